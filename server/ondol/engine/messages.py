@@ -1,0 +1,141 @@
+"""What the API process and the engine process say to each other.
+
+Length-prefixed MessagePack over a socketpair: 4 bytes big-endian length, then one message. Never
+pickle: a message can only build the types below. Knows nothing about who sends or receives.
+"""
+
+import struct
+from typing import Literal
+
+import msgspec
+
+from ondol.engine.sampling_params import SamplingParams
+
+FinishReason = Literal["stop", "length", "error"]
+
+LENGTH_PREFIX = struct.Struct(">I")
+
+
+class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, tag="config"):
+    """First message to a new engine process: what to load and within which bounds.
+
+    Attributes:
+        model_path: folder in Hugging Face layout.
+        device: "cpu" or "cuda" ("auto" is resolved by the engine: cuda if usable).
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        quantization: "none" for now.
+        max_model_len: tokens of prompt plus output; None takes the model's own limit, or what fits.
+        max_num_seqs: requests that run at once.
+        max_num_batched_tokens: tokens computed in one step, over all requests.
+        kv_cache_bytes: memory for the paged KV cache; None lets the engine choose.
+        block_size: tokens per KV block.
+        enable_prefix_caching: reuse the blocks of equal prefixes.
+        end_token_ids: further ids that end a generation (the chat template's end token).
+        num_threads: CPU threads for the model; None leaves torch's choice.
+    """
+
+    model_path: str
+    device: str = "auto"
+    dtype: str = "auto"
+    quantization: str = "none"
+    max_model_len: int | None = None
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 512
+    kv_cache_bytes: int | None = None
+    block_size: int = 16
+    enable_prefix_caching: bool = True
+    end_token_ids: tuple[int, ...] = ()
+    num_threads: int | None = None
+
+
+class AddRequest(msgspec.Struct, frozen=True, kw_only=True, tag="add"):
+    """Start a request, or resume one: `output_ids` are taken as already generated."""
+
+    request_id: str
+    prompt_ids: list[int]
+    params: SamplingParams
+    output_ids: list[int] = []
+    cache_salt: str = ""
+
+
+class AbortRequest(msgspec.Struct, frozen=True, tag="abort"):
+    """Forget a request and free its blocks; unknown ids are ignored (it may just have ended)."""
+
+    request_id: str
+
+
+class LoadProgress(msgspec.Struct, frozen=True, tag="progress"):
+    """Weights streamed in so far, in bytes of the checkpoint."""
+
+    loaded_bytes: int
+    total_bytes: int
+
+
+class EngineReady(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
+    """The model is loaded and requests are welcome."""
+
+    device: str
+    dtype: str
+    max_model_len: int
+    block_size: int
+    num_blocks: int
+    weights_bytes: int
+    kv_cache_bytes: int
+    load_seconds: float
+    notes: tuple[str, ...] = ()
+
+
+class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):
+    """Loading ended with an expected error; `kind` is the class name in `ondol.errors`."""
+
+    kind: str
+    message: str
+
+
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """State after a step; counters run from the engine's start."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    num_blocks: int = 0
+    num_used_blocks: int = 0
+    prefix_query_tokens: int = 0
+    prefix_hit_tokens: int = 0
+    num_preemptions: int = 0
+
+
+class TokenOutput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """New tokens of one request: deltas, never histories.
+
+    Attributes:
+        first_index: index of token_ids[0] among the request's output; receivers drop what they have.
+        finish_reason: set on the request's last output.
+        stop_token_id: the end token that caused finish_reason "stop"; also last in token_ids.
+        num_cached_tokens: prompt tokens that came from the prefix cache.
+        error: one sentence, with finish_reason "error".
+    """
+
+    request_id: str
+    first_index: int
+    token_ids: list[int] = []
+    finish_reason: FinishReason | None = None
+    stop_token_id: int | None = None
+    num_cached_tokens: int = 0
+    error: str | None = None
+
+
+class StepOutputs(msgspec.Struct, frozen=True, tag="outputs"):
+    """Everything that one engine step produced."""
+
+    outputs: list[TokenOutput]
+    stats: EngineStats
+
+
+ToEngine = EngineConfig | AddRequest | AbortRequest
+FromEngine = LoadProgress | EngineReady | LoadFailed | StepOutputs
+
+
+def encode(message: ToEngine | FromEngine) -> bytes:
+    """One message with its length prefix."""
+    body = msgspec.msgpack.encode(message)
+    return LENGTH_PREFIX.pack(len(body)) + body

@@ -1,0 +1,136 @@
+"""Every error that Ondol raises on purpose, as one tree.
+
+Knows nothing about HTTP or terminals: an error carries data and a sentence that says what to do.
+`api/errors.py` turns it into OpenAI's error body, `cli/main.py` into one line and an exit code.
+
+    OndolError                    exit  HTTP
+    ├── ConfigError                 2
+    ├── ModelNotFound               3   404
+    ├── AccessDenied                4          gated repository, missing or wrong Hub token
+    ├── DoesNotFit                  5          memory or disk
+    ├── DaemonUnreachable           6
+    ├── DeviceUnusable              7
+    ├── ModelRefused                8          corrupt, unsupported or unsafe checkpoint
+    ├── AddressInUse                9
+    ├── SourceUnreachable          10          Hub or package index cannot be reached
+    ├── Unauthorized                    401
+    ├── InvalidRequest                  400    names the offending field
+    │   └── PromptTooLong               400    code context_length_exceeded
+    ├── QueueFull                       429    carries retry_after_s
+    ├── Draining                        503    the daemon is shutting down
+    └── EngineFailed               70   500    the engine process died or a step raised
+"""
+
+
+class OndolError(Exception):
+    """Root of all expected failures; `str(error)` is one sentence for a person."""
+
+    exit_code = 1
+
+
+class ConfigError(OndolError):
+    """A setting is unknown or has a bad value; the message names its source."""
+
+    exit_code = 2
+
+
+class ModelNotFound(OndolError):
+    """No model goes by this name; carries the names that would have worked."""
+
+    exit_code = 3
+
+    def __init__(self, name: str, known: tuple[str, ...] = ()) -> None:
+        self.name = name
+        self.known = known
+        hint = f" Known models: {', '.join(known)}." if known else ""
+        super().__init__(f"The model '{name}' does not exist.{hint}")
+
+
+class AccessDenied(OndolError):
+    """The Hub refuses this repository to this user."""
+
+    exit_code = 4
+
+
+class DoesNotFit(OndolError):
+    """Weights, KV cache or files are larger than the memory or disk that is left."""
+
+    exit_code = 5
+
+
+class DaemonUnreachable(OndolError):
+    """No Ondol daemon answers at the given address."""
+
+    exit_code = 6
+
+
+class DeviceUnusable(OndolError):
+    """The device that was asked for is missing or broken."""
+
+    exit_code = 7
+
+
+class ModelRefused(OndolError):
+    """The checkpoint is corrupt, unsafe or of a kind that Ondol would run wrongly."""
+
+    exit_code = 8
+
+
+class AddressInUse(OndolError):
+    """Another process listens on the host and port."""
+
+    exit_code = 9
+
+
+class SourceUnreachable(OndolError):
+    """The Hub or the package index did not answer; nothing was half-registered."""
+
+    exit_code = 10
+
+
+class Unauthorized(OndolError):
+    """The request carries no valid API key."""
+
+
+class InvalidRequest(OndolError):
+    """A request body or header is wrong; `param` names the field."""
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
+        self.param = param
+        self.code = code
+        super().__init__(message)
+
+
+class PromptTooLong(InvalidRequest):
+    """The prompt, or the prompt plus the asked completion, exceeds the context length (in tokens)."""
+
+    def __init__(self, num_tokens: int, max_tokens: int, num_completion_tokens: int = 0) -> None:
+        self.num_tokens = num_tokens
+        self.max_tokens = max_tokens
+        asked = f" and asks for {num_completion_tokens} more" if num_completion_tokens else ""
+        super().__init__(
+            f"This model's maximum context length is {max_tokens} tokens. However, the prompt has "
+            f"{num_tokens} tokens{asked}. Shorten the prompt or lower max_tokens.",
+            param="messages",
+            code="context_length_exceeded",
+        )
+
+
+class QueueFull(OndolError):
+    """Too many requests are open; retry after `retry_after_s` seconds."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(f"The server is at capacity. Retry after {retry_after_s} s.")
+
+
+class Draining(OndolError):
+    """The daemon finishes what is open and takes nothing new."""
+
+    retry_after_s = 5
+
+
+class EngineFailed(OndolError):
+    """The engine process died, or this request's computation raised."""
+
+    exit_code = 70

@@ -1,0 +1,1 @@
+"""What differs by hardware; the torch reference for every operation."""

@@ -1,0 +1,1 @@
+"""The model in the kitchen: built without weights, weights streamed in."""
