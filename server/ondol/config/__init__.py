@@ -1,0 +1,21 @@
+"""Settings: the only room that reads the environment.
+
+Knows nothing about engines, HTTP or terminals. Invariant: each setting is declared once, as a field
+of `Settings`, and each value knows its origin.
+"""
+
+from ondol.config.loading import Origin, OriginKind, flag_name, load_settings, resolve_settings
+from ondol.config.settings import AUTO, ENV_PREFIX, ApiConfig, EngineSettings, Settings
+
+__all__ = [
+    "AUTO",
+    "ENV_PREFIX",
+    "ApiConfig",
+    "EngineSettings",
+    "Origin",
+    "OriginKind",
+    "Settings",
+    "flag_name",
+    "load_settings",
+    "resolve_settings",
+]

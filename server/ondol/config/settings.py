@@ -1,0 +1,182 @@
+"""The settings: their names, types, defaults and meanings, and the group that each room reads.
+
+A setting is declared once, as a field of `Settings`; flags, `ONDOL_*` variables, TOML keys and help
+texts are derived from it. Knows nothing about where values come from. Invariant: settings are frozen;
+a room gets only the group that it needs (`ApiConfig`, `EngineSettings`).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import platformdirs
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from ondol.errors import ConfigError
+
+ENV_PREFIX = "ONDOL_"
+AUTO = "auto"
+
+
+def _none_if_auto(value: object) -> object:
+    return None if value == AUTO else value
+
+
+def _as_key_list(value: object) -> object:
+    """One key, or several joined by commas, as environment variables and TOML strings give them."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple):
+        return value
+    return tuple(part.strip() if isinstance(part, str) else part for part in parts)
+
+
+def _without_empty_keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    if any(not key.get_secret_value() for key in keys):
+        raise ValueError("an API key must not be empty")
+    return keys
+
+
+def _default_home() -> Path:
+    return platformdirs.user_data_path("ondol")
+
+
+PositiveOrAuto = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_none_if_auto)]
+BytesOrAuto = Annotated[Annotated[ByteSize, Field(gt=0)] | None, BeforeValidator(_none_if_auto)]
+ApiKeys = Annotated[
+    tuple[SecretStr, ...], NoDecode, BeforeValidator(_as_key_list), AfterValidator(_without_empty_keys)
+]
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+
+
+@dataclass(frozen=True, slots=True)
+class ApiConfig:
+    """What the front door reads; `api_keys` are secrets, an empty tuple accepts any key."""
+
+    host: str
+    port: int
+    api_keys: tuple[str, ...]
+    allow_unauthenticated: bool
+    max_body_bytes: int
+    shutdown_grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What the engine is asked for; fields mean what `ondol.engine.messages.EngineConfig` says."""
+
+    device: str
+    dtype: str
+    quantization: str
+    max_model_len: int | None
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    kv_cache_bytes: int | None
+    block_size: int
+    enable_prefix_caching: bool
+    num_threads: int | None
+
+
+class Settings(BaseSettings):
+    """All settings, flat and frozen; built by `load_settings`, or directly from keywords in tests."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    model: str = Field("starter", description="Model to serve: a folder, a Hub id or a catalog name.")
+    host: str = Field("127.0.0.1", description="Address to listen on. Other than loopback needs an API key.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Precision of the weights; auto is float32 on CPU, the checkpoint's own on GPU."
+    )
+    quantization: Literal["none"] = Field("none", description="Quantization of the weights.")
+    max_model_len: PositiveOrAuto = Field(
+        None, description="Longest prompt plus answer, in tokens; auto takes the model's limit, or what fits."
+    )
+    max_num_seqs: int = Field(64, ge=1, description="Requests that run at the same time; more wait.")
+    max_num_batched_tokens: int = Field(
+        512, ge=1, description="Tokens computed in one step, over all requests."
+    )
+    kv_cache_memory: BytesOrAuto = Field(
+        None, description="Memory for the KV cache, as 2GiB, 500MB or bytes; auto lets the engine choose."
+    )
+    block_size: int = Field(16, ge=1, description="Tokens per block of the KV cache.")
+    enable_prefix_caching: bool = Field(
+        True, description="Reuse the KV cache of equal beginnings of prompts."
+    )
+    threads: PositiveOrAuto = Field(
+        None, description="CPU threads for the model; auto leaves torch's choice."
+    )
+    max_queue_size: int = Field(
+        256, ge=1, description="Requests that may be open; more are refused with status 429."
+    )
+    served_model_name: str | None = Field(
+        None, min_length=1, description="Name in the API; by default the folder's or catalog's name."
+    )
+    api_key: ApiKeys = Field(
+        (), description="Key that clients must send; several are joined by commas. None accepts any key."
+    )
+    api_key_file: UserPath | None = Field(None, description="File with one API key per line.")
+    allow_unauthenticated: bool = Field(
+        False, description="Listen on a non-loopback address although no API key is set."
+    )
+    max_body_size: ByteSize = Field(ByteSize(8 * 2**20), gt=0, description="Largest request body taken.")
+    shutdown_grace_s: float = Field(
+        30.0, ge=0, description="Seconds that open answers may take to finish after Ctrl-C or SIGTERM."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
+    home: UserPath = Field(default_factory=_default_home, description="Folder of the model store.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Leave keywords alone: `resolve_settings` reads the other sources one by one for their origins."""
+        return (init_settings,)
+
+    def api(self) -> ApiConfig:
+        """The front door's group; raises ConfigError when `api_key_file` cannot be read."""
+        keys = tuple(key.get_secret_value() for key in self.api_key)
+        if self.api_key_file is not None:
+            keys += _read_key_file(self.api_key_file)
+        return ApiConfig(
+            host=self.host,
+            port=self.port,
+            api_keys=keys,
+            allow_unauthenticated=self.allow_unauthenticated,
+            max_body_bytes=int(self.max_body_size),
+            shutdown_grace_s=self.shutdown_grace_s,
+        )
+
+    def engine(self) -> EngineSettings:
+        """The engine's group."""
+        return EngineSettings(
+            device=self.device,
+            dtype=self.dtype,
+            quantization=self.quantization,
+            max_model_len=self.max_model_len,
+            max_num_seqs=self.max_num_seqs,
+            max_num_batched_tokens=self.max_num_batched_tokens,
+            kv_cache_bytes=None if self.kv_cache_memory is None else int(self.kv_cache_memory),
+            block_size=self.block_size,
+            enable_prefix_caching=self.enable_prefix_caching,
+            num_threads=self.threads,
+        )
+
+
+def _read_key_file(path: Path) -> tuple[str, ...]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the API key file {path} cannot be read: {error}") from error
+    keys = tuple(line for line in lines if line and not line.startswith("#"))
+    if not keys:
+        raise ConfigError(f"the API key file {path} holds no key")
+    return keys
