@@ -5,7 +5,15 @@ of `Settings`, and each value knows its origin.
 """
 
 from ondol.config.loading import Origin, OriginKind, flag_name, load_settings, resolve_settings
-from ondol.config.settings import AUTO, ENV_PREFIX, ApiConfig, EngineSettings, Settings
+from ondol.config.settings import (
+    AUTO,
+    ENV_PREFIX,
+    ApiConfig,
+    EngineSettings,
+    Settings,
+    accepts_auto,
+    setting_text,
+)
 
 __all__ = [
     "AUTO",
@@ -15,7 +23,9 @@ __all__ = [
     "Origin",
     "OriginKind",
     "Settings",
+    "accepts_auto",
     "flag_name",
     "load_settings",
     "resolve_settings",
+    "setting_text",
 ]

@@ -43,6 +43,7 @@ def _default_home() -> Path:
 
 PositiveOrAuto = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_none_if_auto)]
 BytesOrAuto = Annotated[Annotated[ByteSize, Field(gt=0)] | None, BeforeValidator(_none_if_auto)]
+NameOrAuto = Annotated[Annotated[str, Field(min_length=1)] | None, BeforeValidator(_none_if_auto)]
 ApiKeys = Annotated[
     tuple[SecretStr, ...], NoDecode, BeforeValidator(_as_key_list), AfterValidator(_without_empty_keys)
 ]
@@ -112,8 +113,8 @@ class Settings(BaseSettings):
     max_queue_size: int = Field(
         256, ge=1, description="Requests that may be open; more are refused with status 429."
     )
-    served_model_name: str | None = Field(
-        None, min_length=1, description="Name in the API; by default the folder's or catalog's name."
+    served_model_name: NameOrAuto = Field(
+        None, description="Name in the API; auto takes the folder's or catalog's name."
     )
     api_key: ApiKeys = Field(
         (), description="Key that clients must send; several are joined by commas. None accepts any key."
@@ -169,6 +170,35 @@ class Settings(BaseSettings):
             enable_prefix_caching=self.enable_prefix_caching,
             num_threads=self.threads,
         )
+
+
+def setting_text(key: str, value: object) -> str:
+    """How a terminal shows the value of setting `key`; every API key is masked."""
+    if isinstance(value, tuple):
+        return ",".join(str(part) for part in value) or "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, ByteSize):
+        return _size_text(value)
+    if value is None:
+        return AUTO if accepts_auto(key) else "-"
+    return str(value)
+
+
+def _size_text(size: ByteSize) -> str:
+    """The size exactly, in the largest binary unit that divides it."""
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size % factor == 0:
+            return f"{size // factor}{unit}"
+    return str(int(size))
+
+
+def accepts_auto(key: str) -> bool:
+    """Whether the word "auto" leaves the choice of this setting's value to Ondol."""
+    field = Settings.model_fields[key]
+    return field.default == AUTO or any(
+        isinstance(part, BeforeValidator) and part.func is _none_if_auto for part in field.metadata
+    )
 
 
 def _read_key_file(path: Path) -> tuple[str, ...]:

@@ -1,0 +1,47 @@
+"""Flags made from the settings, so that names, types, choices and helps cannot drift apart.
+
+Knows nothing about what a setting does. Invariant: a flag passes its text on unchanged; checking it
+is the settings' work, so that a bad value reads the same from a flag, a variable or a file.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args, get_origin
+
+import click
+
+from ondol.config import Settings, flag_name, setting_text
+
+CommandFunction = Callable[..., Any]
+
+
+def settings_options(*keys: str) -> Callable[[CommandFunction], CommandFunction]:
+    """Decorator: add `--config` and a flag for each of `keys` (without any: all but the model).
+
+    The command gets them as keyword arguments by field name, None or () where not given; hand the
+    mapping to `load_settings`.
+    """
+    names = keys or tuple(key for key in Settings.model_fields if key != "model")
+
+    def decorate(function: CommandFunction) -> CommandFunction:
+        config_help = (
+            "TOML file to read settings from (default: config.toml in Ondol's configuration folder)."
+        )
+        for key in reversed(names):
+            function = setting_option(key)(function)
+        return click.option("--config", metavar="FILE", help=config_help)(function)
+
+    return decorate
+
+
+def setting_option(key: str) -> Callable[[CommandFunction], CommandFunction]:
+    """The flag of one setting, as a click decorator."""
+    field = Settings.model_fields[key]
+    annotation = field.annotation
+    flag = flag_name(key)
+    default = setting_text(key, field.get_default(call_default_factory=True))
+    text = f"{field.description} [default: {default}]" if default != "-" else str(field.description)
+    if annotation is bool:
+        return click.option(f"{flag}/--no-{flag.removeprefix('--')}", key, default=None, help=text)
+    choices = get_args(annotation) if get_origin(annotation) is Literal else ()
+    metavar = f"[{'|'.join(choices)}]" if choices else "VALUE"
+    return click.option(flag, key, metavar=metavar, multiple=get_origin(annotation) is tuple, help=text)
