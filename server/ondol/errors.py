@@ -17,7 +17,8 @@ Knows nothing about HTTP or terminals: an error carries data and a sentence that
     ├── InvalidRequest                  400    names the offending field
     │   └── PromptTooLong               400    code context_length_exceeded
     ├── QueueFull                       429    carries retry_after_s
-    ├── Draining                        503    the daemon is shutting down
+    ├── Loading                         503    the model is not ready yet; carries retry_after_s
+    ├── Draining                        503    the daemon is shutting down; carries retry_after_s
     └── EngineFailed               70   500    the engine process died or a step raised
 """
 
@@ -104,14 +105,16 @@ class InvalidRequest(OndolError):
 class PromptTooLong(InvalidRequest):
     """The prompt, or the prompt plus the asked completion, exceeds the context length (in tokens)."""
 
-    def __init__(self, num_tokens: int, max_tokens: int, num_completion_tokens: int = 0) -> None:
+    def __init__(
+        self, num_tokens: int, max_tokens: int, num_completion_tokens: int = 0, param: str = "messages"
+    ) -> None:
         self.num_tokens = num_tokens
         self.max_tokens = max_tokens
         asked = f" and asks for {num_completion_tokens} more" if num_completion_tokens else ""
         super().__init__(
             f"This model's maximum context length is {max_tokens} tokens. However, the prompt has "
             f"{num_tokens} tokens{asked}. Shorten the prompt or lower max_tokens.",
-            param="messages",
+            param=param,
             code="context_length_exceeded",
         )
 
@@ -122,6 +125,12 @@ class QueueFull(OndolError):
     def __init__(self, retry_after_s: int) -> None:
         self.retry_after_s = retry_after_s
         super().__init__(f"The server is at capacity. Retry after {retry_after_s} s.")
+
+
+class Loading(OndolError):
+    """The model is still being loaded; generation has to wait."""
+
+    retry_after_s = 5
 
 
 class Draining(OndolError):
