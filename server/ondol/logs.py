@@ -1,14 +1,13 @@
 """Logging: one line per event on stderr, for our own loggers and uvicorn's.
 
 Knows nothing about what is logged. Invariant: no API key and no prompt reaches the log: libraries that
-would print headers and bodies at debug level stay at WARNING, and query strings are cut off.
+would print headers and bodies at lower levels stay at WARNING.
 """
 
 import logging
 from typing import TextIO
 
 OWN_LOGGERS = ("ondol", "uvicorn")
-ACCESS_LOGGER = "uvicorn.access"
 
 
 class LineFormatter(logging.Formatter):
@@ -22,14 +21,6 @@ class LineFormatter(logging.Formatter):
         return super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
 
 
-def without_query(record: logging.LogRecord) -> bool:
-    """Filter for uvicorn's access log, whose third argument is the path with its query string."""
-    if isinstance(record.args, tuple) and len(record.args) == 5:
-        client, method, path, version, status = record.args
-        record.args = (client, method, str(path).partition("?")[0], version, status)
-    return True
-
-
 def configure_logging(level: str, stream: TextIO | None = None) -> None:
     """Send everything to `stream` (default: stderr); our loggers and uvicorn's from `level` upwards.
 
@@ -40,8 +31,3 @@ def configure_logging(level: str, stream: TextIO | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in OWN_LOGGERS:
         logging.getLogger(name).setLevel(level.upper())
-    access = logging.getLogger(ACCESS_LOGGER)
-    # Adding the same function twice is a no-op.
-    access.addFilter(without_query)
-    # uvicorn writes one access line per request; at info the log is for what an operator must know.
-    access.setLevel(logging.INFO if level == "debug" else logging.WARNING)

@@ -1,0 +1,93 @@
+# Set-up, serving and checks. Each command does what it needs first; a second run starts in seconds.
+#
+#   make serve   [MODEL=starter] [HOST=127.0.0.1] [PORT=8000] [ARGS="--max-num-seqs 32"]
+#   make test    [ARGS="-k scheduler"]
+#
+# PYTHON names the interpreter that .venv is made with (3.11 or newer).
+
+PYTHON ?= python3
+MODEL ?= starter
+HOST ?=
+PORT ?=
+ARGS ?=
+
+VENV := .venv
+VENV_PYTHON := $(VENV)/bin/python
+ONDOL := $(VENV_PYTHON) -m ondol
+PIP_INSTALL := $(VENV_PYTHON) -m pip install --disable-pip-version-check -c constraints.txt
+
+# A stamp is written only when its set-up has ended well. Its name holds a checksum of what was asked for
+# and where: other requirements, or a moved checkout, ask anew. A set-up that was interrupted leaves
+# UNFINISHED behind, and the next one begins with an empty environment (pip's cache keeps the downloads).
+CHECKSUM := $(shell (cat pyproject.toml constraints.txt; pwd) | cksum | cut -d ' ' -f 1)
+SERVE_STAMP := $(VENV)/.ondol-serve-$(CHECKSUM)
+TEST_STAMP := $(VENV)/.ondol-test-$(CHECKSUM)
+UNFINISHED := $(VENV)/.ondol-unfinished
+NODE_DIR := tests/e2e
+NODE_CHECKSUM := $(shell cat $(NODE_DIR)/package-lock.json 2>/dev/null | cksum | cut -d ' ' -f 1)
+NODE_STAMP := $(NODE_DIR)/node_modules/.ondol-$(NODE_CHECKSUM)
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test test-slow lint types contracts check node-setup clean
+
+help:
+	@echo 'make serve       set up and serve MODEL on HOST:PORT (starter on 127.0.0.1:8000)'
+	@echo 'make test        set up and run the tests'
+	@echo 'make test-slow   run the proofs that need minutes'
+	@echo 'make check       lint, types and contracts'
+	@echo 'make clean       remove .venv, node_modules and caches'
+
+serve: $(SERVE_STAMP)
+ifeq ($(strip $(MODEL)),starter)
+	@$(ONDOL) pull starter
+endif
+	@exec $(ONDOL) serve $(if $(MODEL),'$(MODEL)') $(if $(HOST),--host '$(HOST)') $(if $(PORT),--port '$(PORT)') $(ARGS)
+
+test: $(TEST_STAMP) node-setup
+	$(VENV_PYTHON) -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(TEST_STAMP) node-setup
+	$(VENV_PYTHON) -m pytest -m slow $(ARGS)
+
+lint: $(TEST_STAMP)
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m ruff check .
+
+types: $(TEST_STAMP)
+	$(VENV_PYTHON) -m mypy
+
+contracts: $(TEST_STAMP)
+	$(VENV)/bin/lint-imports
+
+check: lint types contracts
+
+clean:
+	rm -rf $(VENV) $(NODE_DIR)/node_modules build dist server/ondol.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+define CREATE_VENV
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	echo "Ondol needs Python 3.11 or newer, and '$(PYTHON)' is not that ($$($(PYTHON) --version 2>&1))." >&2; \
+	echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+@if [ -f $(UNFINISHED) ] || ! $(VENV_PYTHON) -m pip --version >/dev/null 2>&1; then \
+	echo "Making $(VENV)"; $(PYTHON) -m venv --clear $(VENV); fi
+@touch $(UNFINISHED)
+endef
+
+$(SERVE_STAMP):
+	$(CREATE_VENV)
+	$(PIP_INSTALL) -e .
+	@rm -f $(VENV)/.ondol-serve-* && touch $@ && rm $(UNFINISHED)
+
+# What tests need includes what serving needs.
+$(TEST_STAMP):
+	$(CREATE_VENV)
+	$(PIP_INSTALL) -e '.[dev]'
+	@rm -f $(VENV)/.ondol-serve-* $(VENV)/.ondol-test-* && touch $(SERVE_STAMP) $@ && rm $(UNFINISHED)
+
+node-setup:
+	@if [ ! -f $(NODE_DIR)/package-lock.json ] || ! command -v npm >/dev/null; then \
+		echo "npm or $(NODE_DIR)/package-lock.json is missing: the tests with Node clients are skipped"; \
+	elif [ ! -f $(NODE_STAMP) ]; then \
+		npm ci --prefix $(NODE_DIR) --no-audit --no-fund && touch $(NODE_STAMP); \
+	fi
