@@ -4,7 +4,6 @@ Knows nothing about what the subcommands do. Invariant: an expected failure is o
 its documented exit code, never a traceback; stdout carries data only.
 """
 
-import os
 import signal
 import sys
 
@@ -15,7 +14,6 @@ from ondol.cli.lazy import CommandAddress, LazyGroup
 from ondol.errors import OndolError
 
 INTERRUPTED_EXIT_CODE = 128 + signal.SIGINT
-BROKEN_PIPE_EXIT_CODE = 128 + signal.SIGPIPE
 
 # `tests/unit/cli/test_main.py` holds this text to the tree of errors.
 EXIT_CODES = """\b
@@ -70,11 +68,6 @@ def run(arguments: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("ondol: interrupted", err=True)
         return INTERRUPTED_EXIT_CODE
-    except BrokenPipeError:
-        # The reader of our stdout has gone (`ondol list | head -1`); the interpreter's last flush
-        # would complain about the same pipe again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE_EXIT_CODE
     return code if isinstance(code, int) else 0
 
 

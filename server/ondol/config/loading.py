@@ -7,7 +7,7 @@ key or a bad value in any source raises `ConfigError` naming that source.
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -70,7 +70,7 @@ def _label(kind: OriginKind, key: str, config_path: Path | None) -> str:
     if kind == "flag":
         return "argument MODEL" if key == "model" else f"flag {flag_name(key)}"
     if kind == "env":
-        return f"env {ENV_PREFIX}{key.upper()}"
+        return f"env {_env_name(key)}"
     return f"file {config_path} key {key}"
 
 
@@ -93,18 +93,20 @@ def _config_path(flag: object) -> Path | None:
 def _flag_values(given: Mapping[str, object]) -> dict[str, object]:
     for key in given:
         if key not in Settings.model_fields:
-            raise _unknown(
-                f"flag {flag_name(key)}", flag_name(key), [flag_name(k) for k in Settings.model_fields]
-            )
+            raise _unknown(f"flag {flag_name(key)}", key, flag_name)
     return dict(InitSettingsSource(Settings, dict(given))())
 
 
 def _env_values() -> dict[str, object]:
-    known = [ENV_PREFIX + key.upper() for key in Settings.model_fields]
     for name in os.environ:
-        if name.upper().startswith(ENV_PREFIX) and name.upper() not in (*known, CONFIG_ENV):
-            raise _unknown(f"env {name}", name.upper(), [*known, CONFIG_ENV])
+        key = name.upper().removeprefix(ENV_PREFIX).lower()
+        if name.upper().startswith(ENV_PREFIX) and key not in (*Settings.model_fields, "config"):
+            raise _unknown(f"env {name}", key, _env_name)
     return dict(EnvSettingsSource(Settings)())
+
+
+def _env_name(key: str) -> str:
+    return ENV_PREFIX + key.upper()
 
 
 def _file_values(path: Path | None) -> dict[str, object]:
@@ -117,17 +119,18 @@ def _file_values(path: Path | None) -> dict[str, object]:
     for key, value in values.items():
         label = _label("file", key, path)
         if key not in Settings.model_fields:
-            raise _unknown(label, key, list(Settings.model_fields))
+            raise _unknown(label, key, str)
         # pydantic would read `port = true` as port 1.
         if isinstance(value, bool) and Settings.model_fields[key].annotation is not bool:
             raise ConfigError(f"{label}: {str(value).lower()} is not a valid value")
     return values
 
 
-def _unknown(label: str, name: str, known: list[str]) -> ConfigError:
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {nearest[0]}?" if nearest else "; `ondol config show` lists all settings"
-    return ConfigError(f"{label}: unknown setting{hint}")
+def _unknown(label: str, key: str, spell: Callable[[str], str]) -> ConfigError:
+    """The error for a key that no setting has; `spell` writes a key as this source would."""
+    nearest = difflib.get_close_matches(key, list(Settings.model_fields), n=1, cutoff=0.5)
+    hint = f"did you mean {spell(nearest[0])}?" if nearest else "`ondol config show` lists all settings"
+    return ConfigError(f"{label}: unknown setting; {hint}")
 
 
 def _describe(error: ValidationError, origins: Mapping[str, Origin]) -> str:
