@@ -1,0 +1,110 @@
+"""One engine step: schedule, run, update.
+
+Owns the scheduler and the model runner; called by one thread only. Knows nothing about processes
+or sockets. Invariant: after `abort`, a request holds no block and yields no output.
+"""
+
+from typing import Protocol
+
+from ondol.engine.batch import Batch
+from ondol.engine.block_manager import BlockManager
+from ondol.engine.messages import AddRequest, EngineStats, TokenOutput
+from ondol.engine.request import Request
+from ondol.engine.scheduler import Scheduler
+
+
+class Runner(Protocol):
+    """What the core needs of a model runner; tests put a scripted one in its place."""
+
+    def run(self, batch: Batch) -> list[int | None]:
+        """Compute a batch; one token id per sampling entry, None where logits were not finite."""
+        ...
+
+
+class EngineCore:
+    """The engine's state and its three beats.
+
+    Args:
+        runner: computes a batch.
+        scheduler: chooses it.
+        block_manager: the pool that the scheduler draws from.
+        end_token_ids: ids that end a generation unless the request ignores them.
+        max_model_len: tokens of prompt plus output.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        scheduler: Scheduler,
+        block_manager: BlockManager,
+        end_token_ids: frozenset[int],
+        max_model_len: int,
+    ) -> None:
+        self._runner = runner
+        self._scheduler = scheduler
+        self._block_manager = block_manager
+        self._end_token_ids = end_token_ids
+        self._max_model_len = max_model_len
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do anything."""
+        return self._scheduler.has_work
+
+    def add(self, message: AddRequest) -> list[TokenOutput]:
+        """Queue a request; returns an error output at once if it can never run."""
+        params = message.params
+        num_prompt_tokens = len(message.prompt_ids)
+        if num_prompt_tokens == 0 or num_prompt_tokens + params.max_tokens > self._max_model_len:
+            return [
+                TokenOutput(
+                    request_id=message.request_id,
+                    first_index=len(message.output_ids),
+                    finish_reason="error",
+                    error=f"a prompt of {num_prompt_tokens} tokens with {params.max_tokens} to generate "
+                    f"does not fit the context of {self._max_model_len} tokens",
+                )
+            ]
+        end_token_ids = frozenset(params.stop_token_ids)
+        if not params.ignore_eos:
+            end_token_ids |= self._end_token_ids
+        self._scheduler.add(
+            Request(
+                request_id=message.request_id,
+                token_ids=[*message.prompt_ids, *message.output_ids],
+                num_prompt_tokens=num_prompt_tokens,
+                params=params,
+                end_token_ids=end_token_ids,
+                cache_salt=message.cache_salt,
+            )
+        )
+        return []
+
+    def abort(self, request_id: str) -> None:
+        """Forget a request and free its blocks now; unknown ids are ignored."""
+        self._scheduler.abort(request_id)
+
+    def step(self) -> list[TokenOutput]:
+        """Schedule, run, update. An exception while running ends the batch's requests, nobody else."""
+        batch = self._scheduler.schedule()
+        if not batch.scheduled:
+            return []
+        try:
+            token_ids = self._runner.run(batch)
+        except (RuntimeError, ValueError, IndexError) as error:
+            reason = f"the engine failed on this request's step: {error}"
+            return self._scheduler.fail((item.request for item in batch.scheduled), reason)
+        return self._scheduler.update(batch, token_ids)
+
+    def stats(self) -> EngineStats:
+        """State after the last step."""
+        prefix = self._block_manager.prefix_stats
+        return EngineStats(
+            num_running=len(self._scheduler.running),
+            num_waiting=len(self._scheduler.waiting),
+            num_blocks=self._block_manager.num_blocks,
+            num_used_blocks=self._block_manager.num_used_blocks,
+            prefix_query_tokens=prefix.query_tokens,
+            prefix_hit_tokens=prefix.hit_tokens,
+            num_preemptions=self._scheduler.num_preemptions,
+        )

@@ -1,0 +1,129 @@
+"""How large the paged KV cache becomes, and its allocation.
+
+Knows memory and shapes, nothing about requests.
+"""
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from ondol.errors import DoesNotFit
+from ondol.kernels.paged_attention import PagedKVCache
+
+# What an engine without --kv-cache-memory takes: a share of the free memory, on a CPU at most 4 GiB,
+# because there it is the memory of everybody's other programs.
+CPU_SHARE = 0.25
+CPU_LIMIT_BYTES = 4 * 2**30
+CUDA_SHARE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class KVShape:
+    """What one token costs: keys and values of `num_kv_heads * head_dim` in every layer."""
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+
+    def bytes_per_token(self, dtype: torch.dtype) -> int:
+        """Bytes of one token's keys and values, all layers."""
+        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class KVPlan:
+    """A decided cache: `num_blocks` of `block_size` tokens for contexts up to `max_model_len`."""
+
+    num_blocks: int
+    block_size: int
+    max_model_len: int
+    size_bytes: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KVRequest:
+    """What was asked for: see `EngineConfig`."""
+
+    kv_cache_bytes: int | None
+    max_model_len: int | None
+    max_num_seqs: int
+    block_size: int
+
+
+def plan_kv_cache(
+    asked: KVRequest, shape: KVShape, dtype: torch.dtype, context_length: int, available_bytes: int
+) -> KVPlan:
+    """Decide the cache's size.
+
+    Args:
+        asked: the settings.
+        shape, dtype: what a token costs.
+        context_length: the model's own limit in tokens.
+        available_bytes: memory to take when no size was asked for.
+
+    Raises:
+        DoesNotFit: not even one request of the asked length fits.
+    """
+    notes: list[str] = []
+    max_model_len = asked.max_model_len or context_length
+    if max_model_len > context_length:
+        notes.append(
+            f"--max-model-len {max_model_len} is beyond the {context_length} tokens that the model was "
+            "made for; answers may degrade there"
+        )
+    block_bytes = shape.bytes_per_token(dtype) * asked.block_size
+    budget_bytes = available_bytes if asked.kv_cache_bytes is None else asked.kv_cache_bytes
+    blocks_per_request = -(-max_model_len // asked.block_size)
+    # More than every request at full length can never be used.
+    num_blocks = min(budget_bytes // block_bytes, blocks_per_request * asked.max_num_seqs)
+    if num_blocks < blocks_per_request:
+        num_tokens = num_blocks * asked.block_size
+        if asked.max_model_len is not None or num_blocks == 0:
+            needed_bytes = blocks_per_request * block_bytes
+            raise DoesNotFit(
+                f"A context of {max_model_len} tokens needs {needed_bytes / 2**20:.0f} MiB of KV cache, but "
+                f"{budget_bytes / 2**20:.0f} MiB are given: lower --max-model-len (at most {num_tokens}) "
+                "or raise --kv-cache-memory."
+            )
+        notes.append(f"context shortened from {max_model_len} to {num_tokens} tokens to fit the KV cache")
+        max_model_len = num_tokens
+    return KVPlan(num_blocks, asked.block_size, max_model_len, num_blocks * block_bytes, tuple(notes))
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that an engine may take for its cache when no size is asked for."""
+    if device.type == "cuda":
+        free_bytes, total_bytes = torch.cuda.mem_get_info(device)
+        return max(0, free_bytes - int(total_bytes * (1 - CUDA_SHARE)))
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    free_bytes = _mem_available_bytes() or os.sysconf("SC_AVPHYS_PAGES") * page_bytes
+    return min(int(free_bytes * CPU_SHARE), CPU_LIMIT_BYTES)
+
+
+def allocate(plan: KVPlan, shape: KVShape, dtype: torch.dtype, device: torch.device) -> PagedKVCache:
+    """Allocate keys and values of every layer: [num_blocks, block_size, num_kv_heads, head_dim]."""
+    dims = (plan.num_blocks, plan.block_size, shape.num_kv_heads, shape.head_dim)
+
+    def layer() -> torch.Tensor:
+        # Zeros, because padded rows of a gather read blocks that nobody has written: NaN there
+        # would survive the mask. The kernel hands zero pages out lazily, so nothing is resident yet.
+        return torch.zeros(dims, dtype=dtype, device=device)
+
+    return PagedKVCache(
+        keys=tuple(layer() for _ in range(shape.num_layers)),
+        values=tuple(layer() for _ in range(shape.num_layers)),
+    )
+
+
+def _mem_available_bytes() -> int | None:
+    """Linux's own estimate of what can be taken without swapping; None elsewhere."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except FileNotFoundError:
+        return None
+    return None

@@ -1,0 +1,72 @@
+"""One request as the engine sees it: token ids, how many of them are computed, and where.
+
+Knows nothing about scheduling policy or tensors. Invariant: `num_computed_tokens` tokens of
+`token_ids` have their keys and values in the blocks of `block_ids`, never more.
+"""
+
+from array import array
+from dataclasses import dataclass, field
+
+from ondol.engine.messages import FinishReason
+from ondol.engine.sampling_params import SamplingParams
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """Mutable state of one open request; owned by the engine's thread.
+
+    Attributes:
+        token_ids: prompt followed by output; grows by one per sampled token.
+        num_prompt_tokens: length of the prompt part.
+        num_computed_tokens: leading tokens whose keys and values are in the cache.
+        num_cached_tokens: prompt tokens that the prefix cache supplied at first admission.
+        block_ids: KV blocks in order of position.
+        block_hashes: chained hashes of the leading full blocks of `token_ids`, as far as computed.
+        num_registered_blocks: leading blocks that the prefix cache already knows.
+        end_token_ids: ids that end this request with finish_reason "stop".
+    """
+
+    request_id: str
+    token_ids: list[int]
+    num_prompt_tokens: int
+    params: SamplingParams
+    end_token_ids: frozenset[int] = frozenset()
+    cache_salt: str = ""
+    num_computed_tokens: int = 0
+    num_cached_tokens: int | None = None
+    block_ids: list[int] = field(default_factory=list)
+    block_hashes: list[bytes] = field(default_factory=list)
+    num_registered_blocks: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        """Prompt and output tokens known so far."""
+        return len(self.token_ids)
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Tokens generated so far."""
+        return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def num_uncomputed_tokens(self) -> int:
+        """Known tokens that still need a forward pass; 1 while decoding."""
+        return len(self.token_ids) - self.num_computed_tokens
+
+    def output_ids(self) -> list[int]:
+        """The generated tokens, copied."""
+        return self.token_ids[self.num_prompt_tokens :]
+
+    def bytes_of_tokens(self, start: int, stop: int) -> bytes:
+        """The ids of a range as bytes, for hashing."""
+        return array("q", self.token_ids[start:stop]).tobytes()
+
+    def finish_reason(self) -> FinishReason | None:
+        """Whether the newest output token ends the request, and why."""
+        if self.num_output_tokens == 0:
+            return None
+        if self.token_ids[-1] in self.end_token_ids and self.num_output_tokens > self.params.min_tokens:
+            return "stop"
+        if self.num_output_tokens >= self.params.max_tokens:
+            return "length"
+        return None

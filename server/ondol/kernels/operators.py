@@ -1,0 +1,85 @@
+"""The small operators of a decoder layer: the torch reference.
+
+Each function is one fusion boundary: a hardware kernel replaces exactly one of them and must agree
+with it. Knows nothing about models or requests.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def rms_norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Root-mean-square norm, computed in float32 (arXiv:1910.07467).
+
+    Args:
+        hidden: [T, H] of any float dtype, which the result keeps.
+        weight: [H].
+        eps: added to the mean square.
+    """
+    wide = hidden.float()
+    normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+    return weight * normed.to(hidden.dtype)
+
+
+def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding, half-split layout (arXiv:2104.09864).
+
+    Args:
+        states: [T, heads, head_dim].
+        cos, sin: [T, 1, head_dim], each half repeated, in the dtype of `states`.
+    """
+    half = states.shape[-1] // 2
+    rotated = torch.cat((-states[..., half:], states[..., :half]), dim=-1)
+    return states * cos + rotated * sin
+
+
+def silu_mul(gate_up: Tensor) -> Tensor:
+    """SwiGLU's product: silu(gate) * up for [T, 2 * I] holding gate then up; returns [T, I]."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
+def route(router_logits: Tensor, top_k: int, normalize: bool) -> tuple[Tensor, Tensor]:
+    """Top-k experts of each row and their weights.
+
+    Args:
+        router_logits: [T, num_experts].
+        top_k: experts per row.
+        normalize: rescale the k weights to sum to one (Qwen1.5-MoE does not).
+
+    Returns:
+        weights [T, top_k] in the logits' dtype and expert numbers [T, top_k], int64.
+    """
+    weights, experts = F.softmax(router_logits, dim=-1, dtype=torch.float32).topk(top_k, dim=-1)
+    if normalize:
+        weights = weights / weights.sum(dim=-1, keepdim=True)
+    return weights.to(router_logits.dtype), experts
+
+
+def mixture_of_experts(
+    hidden: Tensor, weights: Tensor, experts: Tensor, gate_up: Tensor, down: Tensor
+) -> Tensor:
+    """Each row through its chosen experts, summed with their weights.
+
+    Args:
+        hidden: [T, H].
+        weights, experts: [T, top_k], from `route`.
+        gate_up: [num_experts, 2 * I, H].
+        down: [num_experts, H, I].
+
+    Returns:
+        [T, H].
+    """
+    output = torch.zeros_like(hidden)
+    flat = experts.flatten()
+    order = flat.argsort(stable=True)
+    counts = torch.bincount(flat, minlength=gate_up.shape[0]).tolist()
+    top_k = experts.shape[1]
+    for expert, chosen in enumerate(torch.split(order, counts)):
+        if chosen.numel():
+            rows = chosen // top_k
+            product = silu_mul(F.linear(hidden[rows], gate_up[expert]))
+            product = F.linear(product, down[expert])
+            output.index_add_(0, rows, product * weights.flatten()[chosen, None])
+    return output

@@ -1,0 +1,96 @@
+"""A folder of safetensors files, read tensor by tensor.
+
+Never opens pickle. Checks names, files and headers before any weight is read. Knows nothing about
+models.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ondol.errors import ModelRefused
+
+PICKLE_SUFFIXES = (".bin", ".pth", ".pt", ".ckpt")
+
+
+class Checkpoint:
+    """Names, shapes and contents of a model folder's tensors.
+
+    Args:
+        folder: model folder with model.safetensors, or shards and model.safetensors.index.json.
+
+    Raises:
+        ModelRefused: no safetensors, a bad index, or a truncated or corrupt file (named).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files = _find_files(folder)
+        self._file_by_name: dict[str, Path] = {}
+        for file in self._files:
+            with _open(file) as handle:
+                self._file_by_name.update(dict.fromkeys(handle.keys(), file))
+        self.size_bytes = sum(file.stat().st_size for file in self._files)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of all tensors."""
+        return frozenset(self._file_by_name)
+
+    def file_of(self, name: str) -> Path:
+        """The file that holds a tensor."""
+        return self._file_by_name[name]
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape, from the header."""
+        with _open(self._file_by_name[name]) as handle:
+            return tuple(handle.get_slice(name).get_shape())
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor on the CPU, file by file; one at a time is in memory."""
+        for file in self._files:
+            with _open(file) as handle:
+                for name in handle.keys():  # noqa: SIM118 - not a dict
+                    yield name, handle.get_tensor(name)
+
+
+def _find_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        return _files_of_index(index)
+    single = folder / "model.safetensors"
+    if single.exists():
+        return [single]
+    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLE_SUFFIXES)
+    if pickles:
+        raise ModelRefused(
+            f"{folder} holds its weights as pickle ({pickles[0]}), which can run code when loaded; "
+            "Ondol reads safetensors only. Take a safetensors revision of this model."
+        )
+    raise ModelRefused(f"{folder} has no model.safetensors")
+
+
+def _files_of_index(index: Path) -> list[Path]:
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelRefused(f"{index} is not a valid safetensors index: {error}") from error
+    files = []
+    for name in sorted(names):
+        if not isinstance(name, str) or Path(name).name != name:
+            raise ModelRefused(f"{index} names a file outside the model's folder: {name}")
+        if not (index.parent / name).exists():
+            raise ModelRefused(f"{index.parent / name} is missing, though {index.name} names it")
+        files.append(index.parent / name)
+    return files
+
+
+def _open(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="pt", device="cpu")
+    except (SafetensorError, OSError) as error:
+        raise ModelRefused(f"{file} is corrupt or truncated: {error}") from error

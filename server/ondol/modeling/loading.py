@@ -1,0 +1,125 @@
+"""From a model folder to a model that runs: the one door of this room.
+
+Builds the model on the meta device, allocates it on the target device and streams the weights in.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ondol.errors import ModelRefused
+from ondol.kernels.paged_attention import AttentionMetadata, PagedKVCache
+from ondol.modeling.architecture import describe, read_config
+from ondol.modeling.checkpoint import Checkpoint
+from ondol.modeling.decoder import build_decoder
+from ondol.modeling.generic import GenericModel, build_generic
+from ondol.modeling.weight_loader import load_weights
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Model(Protocol):
+    """A model that runs flat ragged batches; `Decoder` and `GenericModel` are two."""
+
+    def prepare(self, max_model_len: int) -> None:
+        """Build what depends on the context length."""
+        ...
+
+    def forward(
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        cache: PagedKVCache,
+        metadata: AttentionMetadata,
+        logit_rows: Tensor,
+    ) -> Tensor:
+        """Logits [B, vocab_size], float32, of the chosen rows; see `Decoder.forward`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedWeights:
+    """A model with its weights in, and the numbers that the engine needs.
+
+    Attributes:
+        context_length: tokens that the model was made for.
+        weights_bytes: memory of all parameters.
+        notes: what a user should know about this load.
+    """
+
+    model: Model
+    dtype: torch.dtype
+    vocab_size: int
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    context_length: int
+    weights_bytes: int
+    notes: tuple[str, ...]
+
+
+def choose_dtype(asked: str, config: Any, device: torch.device) -> torch.dtype:
+    """The compute dtype: as asked; "auto" is float32 on a CPU, the checkpoint's dtype on a GPU."""
+    if asked != "auto":
+        return DTYPES[asked]
+    if device.type == "cpu":
+        return torch.float32
+    stored = config.dtype
+    return stored if stored in DTYPES.values() else torch.bfloat16
+
+
+def load_model(
+    folder: Path,
+    device: torch.device,
+    dtype: str,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> LoadedWeights:
+    """Load a model folder.
+
+    Args:
+        folder: Hugging Face layout, safetensors.
+        device: where the weights go.
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        on_progress: called with bytes done and bytes in all.
+
+    Raises:
+        ModelRefused: names what is wrong; before any weight is read where config or header tell.
+    """
+    config = read_config(folder)
+    compute_dtype = choose_dtype(dtype, config, device)
+    arch = describe(config)
+    model = build_generic(config) if arch is None else build_decoder(arch, config)
+    checkpoint = Checkpoint(folder)
+    model.to(dtype=compute_dtype).to_empty(device=device)
+    if isinstance(model, GenericModel):
+        model.network.tie_weights()
+    ignored = frozenset({"lm_head.weight"}) if config.tie_word_embeddings else frozenset[str]()
+    load_weights(model.slots(), checkpoint, ignored=ignored, on_progress=on_progress)
+    return LoadedWeights(
+        model=model.eval(),
+        dtype=compute_dtype,
+        vocab_size=config.vocab_size,
+        num_layers=config.num_hidden_layers,
+        num_kv_heads=config.num_key_value_heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        context_length=_context_length(config),
+        weights_bytes=sum(parameter.nbytes for parameter in model.parameters()),
+        notes=_notes(config),
+    )
+
+
+def _context_length(config: Any) -> int:
+    length = getattr(config, "max_position_embeddings", None)
+    if not isinstance(length, int) or length <= 0:
+        raise ModelRefused("config.json names no max_position_embeddings")
+    return length
+
+
+def _notes(config: Any) -> tuple[str, ...]:
+    if getattr(config, "pretraining_tp", 1) not in (1, None):
+        return (f"pretraining_tp={config.pretraining_tp} is ignored: it only changes how training rounded",)
+    return ()
