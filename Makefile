@@ -39,7 +39,7 @@ help:
 
 serve: $(SERVE_STAMP)
 ifeq ($(strip $(MODEL)),starter)
-	@$(ONDOL) pull starter
+	@$(ONDOL) pull starter >/dev/null
 endif
 	@exec $(ONDOL) serve $(if $(MODEL),'$(MODEL)') $(if $(HOST),--host '$(HOST)') $(if $(PORT),--port '$(PORT)') $(ARGS)
 

@@ -111,7 +111,7 @@ class Settings(BaseSettings):
         None, description="CPU threads for the model; auto leaves torch's choice."
     )
     max_queue_size: int = Field(
-        256, ge=1, description="Requests that may be open; more are refused with status 429."
+        256, ge=1, description="Requests that may wait for a place; more are refused with status 429."
     )
     served_model_name: NameOrAuto = Field(
         None, description="Name in the API; auto takes the folder's or catalog's name."
