@@ -1,0 +1,97 @@
+"""Figures for a person: a table of medians, and the warnings without which it would mislead.
+
+Knows only the report's JSON values, so the table can say nothing that the JSON does not hold.
+"""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+CACHED_SHARE_WORTH_SAYING = 0.1
+
+
+def table(entries: Sequence[Mapping[str, Any]]) -> str:
+    """One line for each workload, medians over the repeats; `of ceiling` where one was measured."""
+    header = (
+        f"{'workload':<14}{'ok':>5}{'failed':>8}{'req/s':>9}{'out tok/s':>11}{'spread':>17}{'all tok/s':>11}"
+        f"{'TTFT ms p50/p95/p99':>27}{'inter-token ms p50/p95/p99':>29}{'of ceiling':>12}"
+    )
+    return "\n".join([header, *(_row(entry) for entry in entries)])
+
+
+def warnings(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader must know before comparing these figures with others."""
+    found: list[str] = []
+    for entry in entries:
+        name, repeats = entry["workload"], entry["repeats"]
+        for reason, count in _failures(repeats).items():
+            found.append(f"{name}: {count} failed: {reason}")
+        num_wrong = sum(figures["num_wrong_length"] for figures in repeats)
+        if num_wrong:
+            found.append(f"{name}: {num_wrong} answers are not of the asked length; rates may not compare")
+        if any(figures["tokens_counted_by"] == "chunks" for figures in repeats):
+            found.append(f"{name}: the server tells no usage; chunks were counted, and tokens may be more")
+        num_input = sum(figures["num_input_tokens"] for figures in repeats)
+        num_cached = sum(figures["num_cached_tokens"] for figures in repeats)
+        if num_cached > CACHED_SHARE_WORTH_SAYING * num_input:
+            found.append(
+                f"{name}: {num_cached} of {num_input} input tokens came from the server's prefix cache"
+                + ("" if name == "shared-prefix" else "; choose a --seed that this server has not seen")
+            )
+    return found
+
+
+def _row(entry: Mapping[str, Any]) -> str:
+    summary, repeats = entry["summary"], entry["repeats"]
+    output = summary.get("output_tokens_per_s", {})
+    spread = f"{output['min']:.1f}..{output['max']:.1f}" if output else "-"
+    reached = [figures["ceiling"]["reached"] for figures in repeats if figures["ceiling"]]
+    line = (
+        f"{entry['workload']:<14}"
+        f"{sum(figures['num_succeeded'] for figures in repeats):>5}"
+        f"{sum(figures['num_failed'] for figures in repeats):>8}"
+        f"{_median(summary, 'request_per_s', 2):>9}"
+        f"{_median(summary, 'output_tokens_per_s', 1):>11}"
+        f"{spread:>17}"
+        f"{_median(summary, 'total_tokens_per_s', 1):>11}"
+        f"{_percentiles(summary, 'ttft_ms'):>27}"
+        f"{_percentiles(summary, 'inter_token_ms'):>29}"
+        f"{f'{median(reached):.0%}' if reached else '-':>12}"
+    )
+    if "decoder_gap_during_prefill_ms.p50" in summary:
+        gaps = _percentiles(summary, "decoder_gap_during_prefill_ms")
+        line += f"\n  decoders' inter-token ms while a prompt is computed: {gaps}"
+    return line + "".join(_role_rows(repeats))
+
+
+def _role_rows(repeats: Sequence[Mapping[str, Any]]) -> list[str]:
+    roles = list(dict.fromkeys(role for figures in repeats for role in figures["by_role"]))
+    if len(roles) < 2:
+        return []
+    return [
+        f"\n  {role}: TTFT p50 {_role_median(repeats, role, 'ttft_ms')} ms, "
+        f"inter-token p50 {_role_median(repeats, role, 'inter_token_ms')} ms"
+        for role in roles
+    ]
+
+
+def _role_median(repeats: Sequence[Mapping[str, Any]], role: str, name: str) -> str:
+    found = [figures["by_role"][role][name] for figures in repeats if role in figures["by_role"]]
+    values = [distribution["p50"] for distribution in found if distribution]
+    return f"{median(values):.1f}" if values else "-"
+
+
+def _failures(repeats: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for figures in repeats:
+        for reason, count in figures["failures"].items():
+            total[reason] = total.get(reason, 0) + count
+    return total
+
+
+def _median(summary: Mapping[str, Mapping[str, float]], name: str, digits: int) -> str:
+    return f"{summary[name]['median']:.{digits}f}" if name in summary else "-"
+
+
+def _percentiles(summary: Mapping[str, Mapping[str, float]], name: str) -> str:
+    return " / ".join(_median(summary, f"{name}.{quantile}", 1) for quantile in ("p50", "p95", "p99"))
