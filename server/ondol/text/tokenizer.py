@@ -103,16 +103,29 @@ def _refuse_remote_code(folder: Path) -> None:
 def _load_fast_tokenizer(folder: Path) -> Any:  # noqa: ANN401 - transformers is untyped here
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise ModelRefused(f"{folder}: no tokenizer found ({', '.join(TOKENIZER_FILES)}).")
-    has_tokenizer_json = (folder / "tokenizer.json").is_file()
-    # AutoTokenizer also imports torch, which the API process can do without.
-    loader = transformers.PreTrainedTokenizerFast if has_tokenizer_json else transformers.AutoTokenizer
+    loader, options = transformers.PreTrainedTokenizerFast, {}
+    if not (folder / "tokenizer.json").is_file():
+        # AutoTokenizer also imports torch, which the API process can do without.
+        loader, options = transformers.AutoTokenizer, _conversion_options(folder)
     try:
-        loaded = loader.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        loaded = loader.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False, **options
+        )
     except Exception as error:  # the library raises bare Exception for a corrupt file
         raise ModelRefused(f"{folder}: the tokenizer cannot be read: {_first_line(error)}") from error
     if not loaded.is_fast:
         raise ModelRefused(f"{folder}: the tokenizer has no fast form; save it with a tokenizer.json.")
     return loaded
+
+
+def _conversion_options(folder: Path) -> dict[str, bool]:
+    """Settings that a sentencepiece model without tokenizer.json leaves open.
+
+    Llama, Mistral and Gemma were trained with BOS in front; Transformers 5 leaves it out unless told.
+    """
+    is_stated = "add_bos_token" in _read_json(folder / "tokenizer_config.json")
+    is_sentencepiece = (folder / "tokenizer.model").is_file()
+    return {"add_bos_token": True} if is_sentencepiece and not is_stated else {}
 
 
 def _default_template(templates: str | dict[str, str] | None) -> str | None:

@@ -1,10 +1,13 @@
 """Tokenizers loaded from real folders: ids, BOS, end tokens, and folders that are refused."""
 
+import io
 import json
 
 import pytest
+import sentencepiece
 from support.tokenizers import (
     CHATML_TEMPLATE,
+    CORPUS,
     INST_TEMPLATE,
     build_byte_level_tokenizer,
     save_byte_level_tokenizer,
@@ -212,3 +215,28 @@ def test_broken_chat_template_is_refused_at_loading(byte_level_folder):
     edit_json(byte_level_folder / "tokenizer_config.json", chat_template="{% for %}")
     with pytest.raises(ModelRefused, match="chat template"):
         TextTokenizer.load(byte_level_folder)
+
+
+def test_folder_with_only_a_sentencepiece_model_gets_its_ids(tmp_path):
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(CORPUS),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=400,
+        byte_fallback=True,
+        character_coverage=0.98,
+        minloglevel=2,
+    )
+    (tmp_path / "tokenizer.model").write_bytes(model.getvalue())
+    edit_json(
+        tmp_path / "tokenizer_config.json",
+        tokenizer_class="LlamaTokenizer",
+        bos_token="<s>",
+        eos_token="</s>",
+    )
+    tokenizer = TextTokenizer.load(tmp_path)
+    text = "안녕 hello 👍🏽 쀍"
+    reference = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    assert tokenizer.encode_text(text) == [reference.bos_id(), *reference.encode(text)]
+    assert tokenizer.decode(tokenizer.encode_text(text)) == text
