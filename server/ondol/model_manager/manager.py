@@ -1,0 +1,151 @@
+"""Which models are loaded, under which names, and who is using them.
+
+Starts one engine process per model and hands loaded models out as leases. Knows nothing about HTTP
+or about how an engine computes. Invariant: a model is visible to `lease` only while its engine is
+loaded, and every engine that was started is closed by `close`.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ondol.config import EngineSettings
+from ondol.engine.client import EngineClient
+from ondol.engine.messages import EngineConfig, LoadProgress
+from ondol.errors import ModelNotFound
+from ondol.model_manager.generation_defaults import GenerationDefaults
+from ondol.model_manager.resolve import ResolvedModel
+from ondol.text.tokenizer import TextTokenizer
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_STEP = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that answers requests.
+
+    Attributes:
+        name: the name that requests use.
+        max_model_len: tokens of prompt plus answer.
+        defaults: sampling parameters where a request names none.
+        created: when it was loaded, in Unix seconds.
+        source: where its files came from; see `ResolvedModel`.
+    """
+
+    name: str
+    tokenizer: TextTokenizer
+    engine: EngineClient
+    max_model_len: int
+    defaults: GenerationDefaults
+    created: int
+    source: dict[str, Any]
+
+
+class ModelManager:
+    """The loaded models of one daemon; belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, LoadedModel] = {}
+
+    async def load(
+        self,
+        resolved: ResolvedModel,
+        settings: EngineSettings,
+        *,
+        max_queue_size: int,
+        served_name: str | None = None,
+    ) -> LoadedModel:
+        """Load a model and serve it as `served_name`, or under its own name.
+
+        Raises:
+            ModelRefused, DoesNotFit, DeviceUnusable, EngineFailed: nothing is left running.
+        """
+        name = served_name or resolved.name
+        # The engine imports its libraries while the tokenizer loads here.
+        engine = await EngineClient.spawn()
+        try:
+            defaults = GenerationDefaults.load(resolved.path)
+            tokenizer = await asyncio.to_thread(TextTokenizer.load, resolved.path)
+            config = _engine_config(resolved, settings, tokenizer)
+            ready = await engine.load(
+                config, max_queue_size=max_queue_size, on_progress=_ProgressLog(name).report
+            )
+        except BaseException:
+            await engine.close()
+            raise
+        for note in ready.notes:
+            logger.warning("%s: %s", name, note)
+        logger.info(
+            "%s is ready on %s in %s: %.0f MiB of weights, %d tokens of KV cache in %.0f MiB, "
+            "context %d tokens, loaded in %.1f s",
+            name,
+            ready.device,
+            ready.dtype,
+            ready.weights_bytes / 2**20,
+            ready.num_blocks * ready.block_size,
+            ready.kv_cache_bytes / 2**20,
+            ready.max_model_len,
+            ready.load_seconds,
+        )
+        model = LoadedModel(
+            name, tokenizer, engine, ready.max_model_len, defaults, int(time.time()), resolved.source
+        )
+        self._models[name] = model
+        return model
+
+    @asynccontextmanager
+    async def lease(self, name: str) -> AsyncGenerator[LoadedModel, None]:
+        """Use a model by name; raises ModelNotFound."""
+        model = self._models.get(name)
+        if model is None:
+            raise ModelNotFound(name, tuple(self._models))
+        yield model
+
+    def served(self) -> tuple[LoadedModel, ...]:
+        """The models that a request may name, oldest first."""
+        return tuple(self._models.values())
+
+    async def close(self) -> None:
+        """End every engine process."""
+        models = list(self._models.values())
+        self._models.clear()
+        await asyncio.gather(*(model.engine.close() for model in models))
+
+
+class _ProgressLog:
+    """Logs a load's progress in steps of a quarter."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._next_share = PROGRESS_STEP
+
+    def report(self, progress: LoadProgress) -> None:
+        share = progress.loaded_bytes / max(1, progress.total_bytes)
+        if share >= self._next_share:
+            self._next_share = share + PROGRESS_STEP
+            logger.info("loading %s: %.0f %%", self._name, 100 * share)
+
+
+def _engine_config(
+    resolved: ResolvedModel, settings: EngineSettings, tokenizer: TextTokenizer
+) -> EngineConfig:
+    return EngineConfig(
+        model_path=str(resolved.path),
+        device=settings.device,
+        dtype=settings.dtype,
+        quantization=settings.quantization,
+        max_model_len=settings.max_model_len,
+        max_num_seqs=settings.max_num_seqs,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+        kv_cache_bytes=settings.kv_cache_bytes,
+        block_size=settings.block_size,
+        enable_prefix_caching=settings.enable_prefix_caching,
+        end_token_ids=tokenizer.end_token_ids,
+        num_threads=settings.num_threads,
+    )
