@@ -71,13 +71,12 @@ class Lifecycle:
             self._num_open -= 1
 
     @contextmanager
-    def cuttable(self) -> Iterator[anyio.CancelScope]:
-        """A scope that `cut` cancels; the caller sees `cancelled_caught` and says goodbye."""
-        with anyio.CancelScope() as scope:
-            self._scopes.add(scope)
-            if self._is_cut:
-                scope.cancel()
-            try:
-                yield scope
-            finally:
-                self._scopes.discard(scope)
+    def cutting(self, scope: anyio.CancelScope) -> Iterator[None]:
+        """Let `cut` cancel `scope`; whoever entered it sees `cancelled_caught` and tells the client."""
+        self._scopes.add(scope)
+        if self._is_cut:
+            scope.cancel()
+        try:
+            yield
+        finally:
+            self._scopes.discard(scope)

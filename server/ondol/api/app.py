@@ -1,0 +1,37 @@
+"""Builds the HTTP application from the rooms behind it.
+
+The only place that knows all routes and middlewares. Invariant: no globals — two apps in one process
+share nothing.
+"""
+
+from fastapi import FastAPI
+
+from ondol import __version__
+from ondol.api import chat_completions, completions, models, probes
+from ondol.api.access import ApiKeyGuard
+from ondol.api.admission import Admission
+from ondol.api.context import ApiContext
+from ondol.api.errors import install_error_handlers
+from ondol.api.lifecycle import Lifecycle
+from ondol.api.request_ids import RequestIds
+from ondol.api.sse import keep_streams_open_at_shutdown
+from ondol.config import ApiConfig
+from ondol.metrics import Metrics
+from ondol.model_manager.manager import ModelManager
+
+
+def create_app(
+    manager: ModelManager, *, config: ApiConfig, metrics: Metrics, lifecycle: Lifecycle
+) -> FastAPI:
+    """The app; it serves as soon as it exists and takes requests once `lifecycle` is ready."""
+    keep_streams_open_at_shutdown()
+    # A redirect to a path without its slash would be built from the client's Host header.
+    app = FastAPI(title="Ondol", version=__version__, redirect_slashes=False)
+    app.state.context = ApiContext(manager, config, metrics, lifecycle, Admission())
+    install_error_handlers(app)
+    # The last one added is the outermost.
+    app.add_middleware(ApiKeyGuard, api_keys=config.api_keys)
+    app.add_middleware(RequestIds)
+    for routes in (chat_completions.router, completions.router, models.router, probes.router):
+        app.include_router(routes)
+    return app

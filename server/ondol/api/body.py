@@ -1,0 +1,141 @@
+"""From the bytes of a request body to a validated wire type, or to a refusal that names the field.
+
+Knows nothing about what the fields mean. Invariant: JSON as RFC 8259 has it — no NaN, no numbers out
+of range, no lone surrogates, bounded size and depth — and no type is coerced ("1" is not a number).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import msgspec
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from ondol.api.errors import BodyTooLarge
+from ondol.errors import InvalidRequest
+
+Body = TypeVar("Body", bound=BaseModel)
+
+# OpenAI's fields that have no bearing on the answer: accepted, and not worth a word.
+ACCEPTED_FIELDS = frozenset({"user", "metadata", "service_tier", "store"})
+
+# OpenAI's fields that would change the answer, with the values that ask for nothing.
+UNSUPPORTED_FIELDS: Mapping[str, tuple[object, ...]] = {
+    "logprobs": (None, False),
+    "top_logprobs": (None, 0),
+    "response_format": (None, {"type": "text"}),
+    "modalities": (None, ["text"]),
+    "audio": (None,),
+    "best_of": (None, 1),
+    "echo": (None, False),
+    "suffix": (None, ""),
+}
+
+# Names come from the client: only what is safe in a header goes into one.
+_HEADER_SAFE_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
+_MAX_IGNORED_NAMES = 32
+
+
+async def read_body(request: Request, max_body_bytes: int) -> bytes:
+    """The whole body; raises BodyTooLarge as soon as it is known to be."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_body_bytes:
+        raise BodyTooLarge(max_body_bytes)
+    chunks: list[bytes] = []
+    num_bytes = 0
+    async for chunk in request.stream():
+        num_bytes += len(chunk)
+        if num_bytes > max_body_bytes:
+            raise BodyTooLarge(max_body_bytes)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def parse_body(raw: bytes, body_type: type[Body]) -> tuple[Body, tuple[str, ...]]:
+    """The validated body, and the names of the fields that Ondol ignores.
+
+    Raises InvalidRequest; its `param` is the path of the first wrong field, as messages[0].content.
+    """
+    document = _decode(raw)
+    for name, neutral_values in UNSUPPORTED_FIELDS.items():
+        if not _asks_for_nothing(document.get(name), neutral_values):
+            raise InvalidRequest(f"'{name}' is not supported by this server.", param=name)
+    try:
+        body = body_type.model_validate(document)
+    except ValidationError as error:
+        raise _invalid_field(error, document) from None
+    return body, _ignored_names(document, body_type)
+
+
+def _decode(raw: bytes) -> dict[str, object]:
+    try:
+        document = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(f"The request body is not valid JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise InvalidRequest("The request body must be a JSON object.")
+    return document
+
+
+def _asks_for_nothing(value: object, neutral_values: Sequence[object]) -> bool:
+    # 0 == False in Python, but logprobs=0 asks for something and logprobs=false does not.
+    return any(type(value) is type(neutral) and value == neutral for neutral in neutral_values)
+
+
+def _ignored_names(document: Mapping[str, object], body_type: type[BaseModel]) -> tuple[str, ...]:
+    known = body_type.model_fields.keys() | ACCEPTED_FIELDS | UNSUPPORTED_FIELDS.keys()
+    names = [name for name in document if name not in known and _HEADER_SAFE_NAME.fullmatch(name)]
+    return tuple(sorted(names)[:_MAX_IGNORED_NAMES])
+
+
+def _invalid_field(error: ValidationError, document: object) -> InvalidRequest:
+    """One sentence about the first wrong field.
+
+    A union reports an error per member; the member whose path leads deepest is the one that the
+    client meant, and members that fail at the same place are told together.
+    """
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    first_field = details[0]["loc"][:1]
+    messages_at: dict[str, list[str]] = {}
+    deepest, depth = "", -1
+    for detail in details:
+        if detail["loc"][:1] != first_field:
+            break
+        steps = _steps_in_document(detail["loc"], document)
+        path = _path_text(steps)
+        messages_at.setdefault(path, []).append(_plain_message(detail["type"], detail["msg"]))
+        if len(steps) > depth:
+            deepest, depth = path, len(steps)
+    messages = " or ".join(dict.fromkeys(messages_at[deepest]))
+    return InvalidRequest(f"Invalid value for '{deepest}': {messages}.", param=deepest)
+
+
+def _steps_in_document(location: Sequence[int | str], document: object) -> list[int | str]:
+    """The location without the names of union members, which are no keys of the document."""
+    steps: list[int | str] = []
+    here = document
+    for step in location:
+        if isinstance(here, dict) and isinstance(step, str):
+            if step not in here and step != location[-1]:
+                continue
+            steps.append(step)
+            here = here.get(step)
+        elif isinstance(here, list) and isinstance(step, int) and step < len(here):
+            steps.append(step)
+            here = here[step]
+    return steps
+
+
+def _path_text(steps: Sequence[int | str]) -> str:
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+    return text.removeprefix(".")
+
+
+def _plain_message(kind: str, message: str) -> str:
+    if kind == "model_type":
+        return "input should be an object"
+    if kind == "missing":
+        return "this field is required"
+    text = message.removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,16 @@
+"""`system_fingerprint`: equal where an equal seed gives equal text.
+
+Knows nothing about requests. Invariant: depends only on what can change the computation.
+"""
+
+from hashlib import sha256
+
+from ondol import __version__
+from ondol.model_manager.manager import LoadedModel
+
+
+def system_fingerprint(model: LoadedModel) -> str:
+    """A short name for this version, model, device and precision."""
+    ready = model.engine.ready
+    parts = (__version__, model.name, str(model.created), ready.device, ready.dtype)
+    return f"fp_{sha256('/'.join(parts).encode()).hexdigest()[:12]}"
