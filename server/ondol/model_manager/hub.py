@@ -34,9 +34,17 @@ Answer = TypeVar("Answer")
 class Hub:
     """One Hub and one cache folder; None leaves both to the library's own settings."""
 
-    def __init__(self, progress: Progress, *, endpoint: str | None = None, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        progress: Progress,
+        *,
+        endpoint: str | None = None,
+        cache: Path | None = None,
+        timeout_s: float = HUB_TIMEOUT_S,
+    ) -> None:
         self._progress = progress
         self._endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+        self._timeout_s = timeout_s
         self._cache = cache or Path(constants.HF_HUB_CACHE)
 
     def cached(self, source: HubSource) -> Path | None:
@@ -82,16 +90,16 @@ class Hub:
         api = HfApi(endpoint=self._endpoint)
         try:
             return within(
-                HUB_TIMEOUT_S,
+                self._timeout_s,
                 lambda: api.model_info(
-                    source.repo, revision=source.revision, files_metadata=True, timeout=HUB_TIMEOUT_S
+                    source.repo, revision=source.revision, files_metadata=True, timeout=self._timeout_s
                 ),
             )
         except json.JSONDecodeError as error:
             reason = "its answer is not the Hub's; is there a login page in between?"
             raise unreachable(self._endpoint, reason) from error
         except (OSError, httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise translate(error, source, self._endpoint, HUB_TIMEOUT_S) from error
+            raise translate(error, source, self._endpoint, self._timeout_s) from error
 
     def _download(self, source: HubSource, info: ModelInfo) -> Path:
         siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
@@ -113,14 +121,14 @@ class Hub:
                         revision=source.revision,
                         cache_dir=self._cache,
                         endpoint=self._endpoint,
-                        etag_timeout=HUB_TIMEOUT_S,
+                        etag_timeout=self._timeout_s,
                         allow_patterns=[glob.escape(name) for name in names],
                         # None: the library's own bars, which show only on a terminal
                         tqdm_class=LineBar if self._progress.bar_class is LineBar else None,
                     )
                 )
         except (OSError, httpx2.HTTPError) as error:
-            raise translate(error, source, self._endpoint, HUB_TIMEOUT_S) from error
+            raise translate(error, source, self._endpoint, self._timeout_s) from error
         for sibling in fresh:
             verify(folder / sibling.rfilename, sibling)
         return folder

@@ -58,7 +58,8 @@ def check_folder(folder: Path) -> None:
         ModelRefused: with the file that is missing.
     """
     names = [entry.name for entry in folder.iterdir()]
-    refuse_pickle(str(folder), names, has_weights=any(name.endswith(WEIGHTS_SUFFIX) for name in names))
+    if any(name.endswith(PICKLE_SUFFIXES) for name in names):
+        refuse_pickle(str(folder), names, has_weights=any(name.endswith(WEIGHTS_SUFFIX) for name in names))
     missing = missing_files(folder)
     if missing:
         raise ModelRefused(f"{folder} is no complete model folder: {missing[0]} is missing.")

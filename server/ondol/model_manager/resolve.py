@@ -5,6 +5,7 @@ model has to be fetched, so that a registered one starts at once. The invariant:
 the store or the catalog, never a folder that happens to bear it.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,8 @@ class _Resolver:
     def resolve(self, model: str) -> ResolvedModel:
         if is_name(model):
             return self._from_name(model)
-        folder = Path(model).expanduser()
-        if folder.is_dir():
+        folder = Path(os.path.expanduser(model))  # Path.expanduser raises for an unknown ~user
+        if model and folder.is_dir():
             return from_folder(folder)
         source = parse_hub_id(model)
         if source is None:

@@ -1,0 +1,23 @@
+import json
+
+from ondol.cli.main import run
+from ondol.model_manager.store import ModelStore
+
+
+def test_list_is_a_table_with_a_line_for_each_model(tmp_path, capsys):
+    assert run(["list", "--home", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert lines[0].split() == ["NAME", "STATUS", "SIZE", "SOURCE"]
+    assert any(line.split()[:3] == ["starter", "available", "-"] for line in lines)
+    assert captured.err == ""
+
+
+def test_list_as_json_says_the_same_for_programs(tmp_path, capsys):
+    with ModelStore(tmp_path).staging("mine") as folder:
+        (folder / "config.json").write_text("{}")
+    assert run(["list", "--json", "--home", str(tmp_path)]) == 0
+    listings = {listing["name"]: listing for listing in json.loads(capsys.readouterr().out)}
+    assert listings["mine"]["status"] == "ready"
+    assert listings["mine"]["size_bytes"] == 2
+    assert listings["starter"]["path"] is None

@@ -1,0 +1,142 @@
+import io
+import threading
+import time
+
+import pytest
+from support.fake_hub import COMMIT, REPO
+
+from ondol.errors import AccessDenied, DoesNotFit, ModelNotFound, ModelRefused, SourceUnreachable
+from ondol.model_manager import hub as hub_module
+from ondol.model_manager.catalog import HubSource
+from ondol.model_manager.hub import HUB_TIMEOUT_S, Hub, within
+from ondol.model_manager.progress import Progress
+
+SOURCE = HubSource(repo=REPO)
+
+
+@pytest.fixture
+def hub(fake_hub, tmp_path):
+    return Hub(Progress(io.StringIO()), endpoint=fake_hub.base_url, cache=tmp_path / "hub-cache")
+
+
+def test_a_pull_brings_the_model_files_and_nothing_else(hub, fake_hub):
+    folder = hub.pull(SOURCE)
+    assert folder.name == COMMIT
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    assert names == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert (folder / "model.safetensors").read_bytes() == fake_hub.files["model.safetensors"]
+
+
+def test_a_second_pull_downloads_no_file_again(hub, fake_hub):
+    hub.pull(SOURCE)
+    num_downloads = len(fake_hub.downloaded())
+    hub.pull(SOURCE)
+    assert len(fake_hub.downloaded()) == num_downloads
+
+
+def test_a_cached_model_is_found_without_any_request(hub, fake_hub):
+    assert hub.cached(SOURCE) is None
+    folder = hub.pull(SOURCE)
+    num_requests = len(fake_hub.requests)
+    assert hub.cached(SOURCE) == folder
+    assert len(fake_hub.requests) == num_requests
+
+
+def test_an_incomplete_snapshot_is_not_taken_for_a_model(hub):
+    folder = hub.pull(SOURCE)
+    (folder / "tokenizer.json").unlink()
+    assert hub.cached(SOURCE) is None
+
+
+def test_an_unreachable_hub_is_no_error_while_the_cache_is_complete(hub, fake_hub):
+    folder = hub.pull(SOURCE)
+    fake_hub.failure = (503, "")
+    assert hub.pull(SOURCE) == folder
+
+
+def test_a_hub_that_never_answers_is_given_up_in_time(fake_hub, tmp_path):
+    fake_hub.failure = "silent"
+    hub = Hub(Progress(io.StringIO()), endpoint=fake_hub.base_url, cache=tmp_path, timeout_s=0.5)
+    start_s = time.monotonic()
+    with pytest.raises(SourceUnreachable, match="HF_ENDPOINT"):
+        hub.pull(SOURCE)
+    assert time.monotonic() - start_s < 5
+
+
+def test_a_call_that_no_timeout_bounds_is_given_up_all_the_same():
+    never = threading.Event()
+    with pytest.raises(TimeoutError):
+        within(0.05, lambda: never.wait(60))
+    never.set()
+
+
+def test_the_hub_gets_five_seconds():
+    assert HUB_TIMEOUT_S == 5
+
+
+def test_a_hub_that_refuses_connections_is_unreachable(tmp_path):
+    hub = Hub(Progress(io.StringIO()), endpoint="http://127.0.0.1:9", cache=tmp_path)
+    with pytest.raises(SourceUnreachable, match=r"127\.0\.0\.1:9"):
+        hub.pull(SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("failure", "error", "words"),
+    [
+        ((401, "RepoNotFound"), AccessDenied, "hf auth login"),
+        ((401, "GatedRepo"), AccessDenied, "is gated: open http"),
+        ((403, "GatedRepo"), AccessDenied, "is gated: open http"),
+        ((403, ""), AccessDenied, "hf auth login"),
+        ((404, "RepoNotFound"), ModelNotFound, REPO),
+        ((404, "RevisionNotFound"), ModelNotFound, f"{REPO}@main"),
+        ((429, ""), SourceUnreachable, "429"),
+        ((500, ""), SourceUnreachable, "500"),
+        ("html", SourceUnreachable, "login page"),
+    ],
+)
+def test_each_refusal_of_the_hub_becomes_its_own_error_of_one_line(hub, fake_hub, failure, error, words):
+    fake_hub.failure = failure
+    with pytest.raises(error, match=words) as caught:
+        hub.pull(SOURCE)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_revision_is_named(hub):
+    with pytest.raises(ModelNotFound, match="no-such-branch"):
+        hub.pull(HubSource(repo=REPO, revision="no-such-branch"))
+
+
+def test_a_repository_with_only_pickled_weights_is_refused_before_any_download(hub, fake_hub):
+    del fake_hub.files["model.safetensors"], fake_hub.files["consolidated.safetensors"]
+    with pytest.raises(ModelRefused, match="pickled"):
+        hub.pull(SOURCE)
+    assert fake_hub.downloaded() == []
+
+
+def test_weights_with_a_wrong_hash_are_refused_and_fetched_anew_next_time(hub, fake_hub):
+    right = fake_hub.delivered["model.safetensors"]
+    fake_hub.delivered["model.safetensors"] = b"\0" * len(right)
+    with pytest.raises(ModelRefused, match=r"damaged model\.safetensors"):
+        hub.pull(SOURCE)
+    assert hub.cached(SOURCE) is None
+    fake_hub.delivered["model.safetensors"] = right
+    assert (hub.pull(SOURCE) / "model.safetensors").read_bytes() == right
+
+
+def test_a_page_in_place_of_a_small_file_is_refused(hub, fake_hub):
+    page = b"<html>please</html>"
+    fake_hub.delivered["tokenizer.json"] = page
+    fake_hub.files["tokenizer.json"] = b"{" + b" " * (len(page) - 2) + b"}"
+    with pytest.raises(ModelRefused, match=r"tokenizer\.json"):
+        hub.pull(SOURCE)
+
+
+def test_a_model_larger_than_the_disk_is_refused_before_any_download(hub, fake_hub, monkeypatch):
+    monkeypatch.setattr(hub_module, "check_space", full_disk)
+    with pytest.raises(DoesNotFit):
+        hub.pull(SOURCE)
+    assert fake_hub.downloaded() == []
+
+
+def full_disk(folder, required_bytes):
+    raise DoesNotFit(f"{required_bytes} bytes")
