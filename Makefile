@@ -17,8 +17,10 @@ ONDOL := $(VENV_PYTHON) -m ondol
 PIP_INSTALL := $(VENV_PYTHON) -m pip install --disable-pip-version-check -c constraints.txt
 
 # A stamp is written only when its set-up has ended well. Its name holds a checksum of what was asked for
-# and where: other requirements, or a moved checkout, ask anew. A set-up that was interrupted leaves
-# UNFINISHED behind, and the next one begins with an empty environment (pip's cache keeps the downloads).
+# and where: other requirements, or a moved checkout, ask anew. UNFINISHED marks an environment whose first
+# set-up has not ended well: the next one begins with an empty environment (pip's cache keeps the
+# downloads). One that worked before is kept, also when pip fails on an update: it may be the only one that
+# a machine without network can have.
 CHECKSUM := $(shell (cat pyproject.toml constraints.txt; pwd) | cksum | cut -d ' ' -f 1)
 SERVE_STAMP := $(VENV)/.ondol-serve-$(CHECKSUM)
 TEST_STAMP := $(VENV)/.ondol-test-$(CHECKSUM)
@@ -70,20 +72,19 @@ define CREATE_VENV
 	echo "Ondol needs Python 3.11 or newer, and '$(PYTHON)' is not that ($$($(PYTHON) --version 2>&1))." >&2; \
 	echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 @if [ -f $(UNFINISHED) ] || ! $(VENV_PYTHON) -m pip --version >/dev/null 2>&1; then \
-	echo "Making $(VENV)"; $(PYTHON) -m venv --clear $(VENV); fi
-@touch $(UNFINISHED)
+	echo "Making $(VENV)"; $(PYTHON) -m venv --clear $(VENV) && touch $(UNFINISHED); fi
 endef
 
 $(SERVE_STAMP):
 	$(CREATE_VENV)
 	$(PIP_INSTALL) -e .
-	@rm -f $(VENV)/.ondol-serve-* && touch $@ && rm $(UNFINISHED)
+	@rm -f $(VENV)/.ondol-serve-* && touch $@ && rm -f $(UNFINISHED)
 
 # What tests need includes what serving needs.
 $(TEST_STAMP):
 	$(CREATE_VENV)
 	$(PIP_INSTALL) -e '.[dev]'
-	@rm -f $(VENV)/.ondol-serve-* $(VENV)/.ondol-test-* && touch $(SERVE_STAMP) $@ && rm $(UNFINISHED)
+	@rm -f $(VENV)/.ondol-serve-* $(VENV)/.ondol-test-* && touch $(SERVE_STAMP) $@ && rm -f $(UNFINISHED)
 
 node-setup:
 	@if [ ! -f $(NODE_DIR)/package-lock.json ] || ! command -v npm >/dev/null; then \

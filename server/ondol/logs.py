@@ -7,8 +7,6 @@ would print headers and bodies at lower levels stay at WARNING.
 import logging
 from typing import TextIO
 
-OWN_LOGGERS = ("ondol", "uvicorn")
-
 
 class LineFormatter(logging.Formatter):
     """Time, level, logger and message on one line; only a traceback may follow on more lines."""
@@ -22,12 +20,13 @@ class LineFormatter(logging.Formatter):
 
 
 def configure_logging(level: str, stream: TextIO | None = None) -> None:
-    """Send everything to `stream` (default: stderr); our loggers and uvicorn's from `level` upwards.
+    """Send every event to `stream` (default: stderr), our own from `level` upwards.
 
     Replaces what an earlier call set. `level` is "debug", "info", "warning" or "error".
     """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    for name in OWN_LOGGERS:
-        logging.getLogger(name).setLevel(level.upper())
+    logging.getLogger("ondol").setLevel(level.upper())
+    # What uvicorn tells at info, our own lines tell better.
+    logging.getLogger("uvicorn").setLevel(level.upper() if level in ("debug", "error") else logging.WARNING)

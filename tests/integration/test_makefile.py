@@ -115,6 +115,17 @@ def test_an_interrupted_set_up_is_done_again_from_the_start(checkout):
     assert checkout.take_calls()[:2] == ["-m venv --clear .venv", f"{INSTALL} ."]
 
 
+def test_an_update_that_fails_keeps_the_environment_that_worked(checkout):
+    checkout.make("serve")
+    with (checkout.folder / "constraints.txt").open("a") as constraints:
+        constraints.write("colorama==0.4.6\n")
+    checkout.switch("has-no-network", True)
+    checkout.take_calls()
+    for _ in range(2):
+        assert checkout.make("serve").returncode != 0
+    assert checkout.take_calls() == [f"{INSTALL} .", f"{INSTALL} ."]
+
+
 def test_an_old_python_is_refused_with_a_way_out_and_nothing_is_made(checkout):
     checkout.switch("is-too-old", True)
     done = checkout.make("serve")

@@ -58,6 +58,14 @@ def test_the_level_holds_for_us_and_uvicorn_but_not_for_libraries_that_log_heade
     assert "huggingface_hub" not in text
 
 
+def test_uvicorn_tells_its_troubles_but_not_its_life(log):
+    stream = log("info")
+    logging.getLogger("uvicorn.error").info("Started server process")
+    logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+    assert "Started" not in stream.getvalue()
+    assert "Invalid HTTP request" in stream.getvalue()
+
+
 def test_what_is_below_the_level_is_left_out(log):
     stream = log("warning")
     logging.getLogger("ondol").info("quiet")

@@ -1,0 +1,79 @@
+"""`ondol serve`: the composition root, where the rooms are built and joined.
+
+Knows every room's door and nothing of what goes on inside. Invariant: what can fail in a moment (a
+setting, an open door without a key, a port in use, a missing model) fails before the model is loaded.
+"""
+
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from ondol.api.access import check_exposure
+from ondol.api.app import create_app
+from ondol.api.lifecycle import Lifecycle
+from ondol.api.server import bind_socket, run_server
+from ondol.cli.flags import settings_options
+from ondol.config import ApiConfig, Settings, load_settings
+from ondol.logs import configure_logging
+from ondol.metrics import Metrics
+from ondol.model_manager.manager import ModelManager
+from ondol.model_manager.resolve import ResolvedModel, resolve
+
+logger = logging.getLogger(__name__)
+
+
+@click.command("serve")
+@click.argument("model", required=False)
+@settings_options()
+def serve_command(model: str | None, **flags: object) -> None:
+    """Serve MODEL over HTTP: a folder, a Hub id (owner/name) or a catalog name, fetched if need be."""
+    settings = load_settings({"model": model, **flags})
+    configure_logging(settings.log_level)
+    config = settings.api()
+    check_exposure(config)
+    with bind_socket(config.host, config.port) as listener:
+        with terminated_like_interrupted():
+            resolved = resolve(settings.model, settings.home)
+        run_daemon(settings, config, resolved, listener)
+
+
+def run_daemon(
+    settings: Settings, config: ApiConfig, resolved: ResolvedModel, listener: socket.socket
+) -> None:
+    """Serve one model until a signal ends it; raises the OndolError that kept it from loading."""
+    manager = ModelManager()
+    metrics = Metrics(lambda: [(model.name, model.engine.stats) for model in manager.served()])
+    lifecycle = Lifecycle()
+    app = create_app(manager, config=config, metrics=metrics, lifecycle=lifecycle)
+
+    async def load() -> None:
+        logger.info("loading %s from %s", resolved.name, resolved.path)
+        model = await manager.load(
+            resolved,
+            settings.engine(),
+            max_queue_size=settings.max_queue_size,
+            served_name=settings.served_model_name,
+        )
+        logger.info("serving %s on %s", model.name, url_of(listener))
+
+    run_server(app, listener, config=config, lifecycle=lifecycle, load=load, close=manager.close)
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where clients find the daemon; of use for port 0, which took a free one."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+@contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does, so that a pull removes what it began."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
