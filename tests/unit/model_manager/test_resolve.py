@@ -124,7 +124,8 @@ def test_a_registered_name_resolves_without_the_libraries_that_a_pull_needs(regi
     script = (
         "import sys; from pathlib import Path; from ondol.model_manager.resolve import resolve;"
         f"resolve('starter', Path({str(home)!r}));"
-        "print([m for m in ('torch', 'transformers', 'gguf', 'numpy', 'huggingface_hub') if m in sys.modules])"
+        "heavy = ('torch', 'transformers', 'gguf', 'numpy', 'huggingface_hub');"
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
