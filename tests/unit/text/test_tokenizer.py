@@ -102,6 +102,13 @@ def test_end_of_turn_token_is_found_in_the_template(byte_level_folder):
     assert TextTokenizer.load(byte_level_folder).end_token_ids == (0, 2)
 
 
+def test_end_of_turn_token_after_a_space_is_found(tmp_path):
+    source = CHATML_TEMPLATE.replace("'<|im_end|>'", "' <|im_end|>'")
+    save_byte_level_tokenizer(tmp_path, chat_template=source)
+    edit_json(tmp_path / "tokenizer_config.json", eos_token="<|endoftext|>")
+    assert TextTokenizer.load(tmp_path).end_token_ids == (0, 2)
+
+
 def test_template_without_end_of_turn_token_adds_none(tmp_path):
     source = "{% for m in messages %}### {{ m.role }}:\n{{ m.content }}\n\n{% endfor %}"
     save_sentencepiece_tokenizer(tmp_path, chat_template=source)
