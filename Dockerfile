@@ -14,7 +14,6 @@ WORKDIR /src
 RUN python -m venv /opt/ondol
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY server ./server
-COPY configs ./configs
 RUN /opt/ondol/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt .
 
 FROM python:3.12-slim
