@@ -144,6 +144,7 @@ class FakeModel:
     max_model_len: int = 256
     defaults: FakeDefaults = field(default_factory=FakeDefaults)
     created: int = 1_700_000_000
+    source: dict[str, str] = field(default_factory=lambda: {"kind": "folder", "path": "/secret"})
 
 
 class FakeManager:

@@ -9,7 +9,6 @@ import ipaddress
 from collections.abc import Sequence
 from hashlib import sha256
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ondol.api.errors import error_response
@@ -24,20 +23,22 @@ class ApiKeyGuard:
 
     def __init__(self, app: ASGIApp, *, api_keys: Sequence[str]) -> None:
         self._app = app
-        self._digests = tuple(_digest(key) for key in api_keys)
+        self._digests = tuple(_digest(key.encode()) for key in api_keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is allowed; answer the rest with 401 in OpenAI's shape."""
         if not self._digests or scope["type"] == "lifespan" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
-        presented = _bearer_token(Headers(scope=scope).get("authorization"))
+        presented = _bearer_token(scope)
         if presented is None or not self._is_known(presented):
             await error_response(_refusal(presented))(scope, receive, send)
             return
+        # How long a prompt takes tells what is cached: no key may probe another one's prompts.
+        scope.setdefault("state", {})["cache_salt"] = _digest(presented).hex()
         await self._app(scope, receive, send)
 
-    def _is_known(self, key: str) -> bool:
+    def _is_known(self, key: bytes) -> bool:
         presented = _digest(key)
         # Every digest is compared, also after a match, so the time tells nothing.
         matches = [hmac.compare_digest(presented, digest) for digest in self._digests]
@@ -62,16 +63,18 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _digest(key: str) -> bytes:
-    return sha256(key.encode("utf-8", "surrogateescape")).digest()
+def _digest(key: bytes) -> bytes:
+    return sha256(key).digest()
 
 
-def _bearer_token(header: str | None) -> str | None:
-    scheme, _, token = (header or "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+def _bearer_token(scope: Scope) -> bytes | None:
+    """The key as the client's bytes: keys may hold any UTF-8, headers read as text are Latin-1."""
+    header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+    scheme, _, token = header.partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" and token.strip() else None
 
 
-def _refusal(presented: str | None) -> Unauthorized:
+def _refusal(presented: bytes | None) -> Unauthorized:
     if presented is None:
         return Unauthorized("No API key was sent. Send it in the header 'Authorization: Bearer KEY'.")
     return Unauthorized("The API key is not valid.")

@@ -4,7 +4,7 @@ msgspec structs, not pydantic models: what goes out is ours and needs no validat
 chunk is built and encoded for each token. Knows nothing about how an answer comes about.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -105,11 +105,16 @@ class TextCompletion(Struct, frozen=True):
 
 
 class ModelCard(Struct, frozen=True):
-    """One served model; `max_model_len` is an extension that clients of vLLM know."""
+    """One served model.
+
+    `max_model_len` is an extension that clients of vLLM know; `source` says where the files came
+    from, so that a benchmark can name what it measured.
+    """
 
     id: str
     created: int
     max_model_len: int
+    source: dict[str, Any]
     owned_by: str = "ondol"
     object: Literal["model"] = "model"
 

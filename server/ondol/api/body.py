@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import msgspec
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from starlette.requests import Request
 
 from ondol.api.errors import BodyTooLarge
@@ -92,39 +93,38 @@ def _ignored_names(document: Mapping[str, object], body_type: type[BaseModel]) -
 def _invalid_field(error: ValidationError, document: object) -> InvalidRequest:
     """One sentence about the first wrong field.
 
-    A union reports an error per member; the member whose path leads deepest is the one that the
-    client meant, and members that fail at the same place are told together.
+    A union reports an error per member. The client meant the member that got furthest: one whose
+    types fit, else the one whose path leads deepest; members that fail alike are told together.
     """
     details = error.errors(include_url=False, include_context=False, include_input=False)
     first_field = details[0]["loc"][:1]
-    messages_at: dict[str, list[str]] = {}
-    deepest, depth = "", -1
+    messages_at: dict[tuple[bool, int, tuple[int | str, ...]], list[str]] = {}
     for detail in details:
-        if detail["loc"][:1] != first_field:
-            break
-        steps = _steps_in_document(detail["loc"], document)
-        path = _path_text(steps)
-        messages_at.setdefault(path, []).append(_plain_message(detail["type"], detail["msg"]))
-        if len(steps) > depth:
-            deepest, depth = path, len(steps)
-    messages = " or ".join(dict.fromkeys(messages_at[deepest]))
-    return InvalidRequest(f"Invalid value for '{deepest}': {messages}.", param=deepest)
+        if detail["loc"][:1] == first_field:
+            steps = _steps_in_document(detail, document)
+            reach = (not detail["type"].endswith("_type"), len(steps), steps)
+            messages_at.setdefault(reach, []).append(_plain_message(detail["type"], detail["msg"]))
+    furthest = max(messages_at)
+    path = _path_text(furthest[-1])
+    messages = " or ".join(dict.fromkeys(messages_at[furthest]))
+    return InvalidRequest(f"Invalid value for '{path}': {messages}.", param=path)
 
 
-def _steps_in_document(location: Sequence[int | str], document: object) -> list[int | str]:
-    """The location without the names of union members, which are no keys of the document."""
+def _steps_in_document(detail: ErrorDetails, document: object) -> tuple[int | str, ...]:
+    """The error's location without the names of union members, which are no keys of the document."""
+    location = detail["loc"]
     steps: list[int | str] = []
     here = document
     for step in location:
         if isinstance(here, dict) and isinstance(step, str):
-            if step not in here and step != location[-1]:
-                continue
-            steps.append(step)
-            here = here.get(step)
+            is_missing_field = detail["type"] == "missing" and step == location[-1]
+            if step in here or is_missing_field:
+                steps.append(step)
+                here = here.get(step)
         elif isinstance(here, list) and isinstance(step, int) and step < len(here):
             steps.append(step)
             here = here[step]
-    return steps
+    return tuple(steps)
 
 
 def _path_text(steps: Sequence[int | str]) -> str:

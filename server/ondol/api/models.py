@@ -36,7 +36,9 @@ async def retrieve_model(request: Request, name: str) -> Response:
 
 
 def _card(model: LoadedModel) -> ModelCard:
-    return ModelCard(id=model.name, created=model.created, max_model_len=model.max_model_len)
+    # Clients have no business with the paths of this machine.
+    source = {key: value for key, value in model.source.items() if key != "path"}
+    return ModelCard(model.name, model.created, model.max_model_len, source)
 
 
 def _json(body: msgspec.Struct) -> Response:

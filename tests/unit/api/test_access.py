@@ -1,0 +1,104 @@
+"""Keys guard every path but the probes; an open door needs an explicit word."""
+
+import pytest
+from support.fake_model import FakeModel
+from support.front_door import api_config, open_front_door
+
+from ondol.api.access import check_exposure, is_loopback
+from ondol.errors import ConfigError
+
+pytestmark = pytest.mark.anyio
+
+PATHS = [
+    "/v1/models",
+    "/v1/models/tiny",
+    "/metrics",
+    "/docs",
+    "/openapi.json",
+    "/nothing",
+    "/health/",
+    "//health",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"authorization": "Bearer wrong"},
+        {"authorization": "Bearer "},
+        {"authorization": "secret-key"},
+        {"authorization": "Basic secret-key"},
+        {"authorization": "Bearer secret-ke"},
+        {"authorization": b"Bearer \xff\xfe"},
+        {"x-api-key": "secret-key"},
+    ],
+    ids=str,
+)
+async def test_without_a_valid_key_every_path_is_a_401(model: FakeModel, path: str, headers: dict):
+    door = open_front_door(model, api_keys=("secret-key",))
+    async with door.client() as client:
+        answer = await client.get(path, headers=headers)
+    assert answer.status_code == 401
+    assert answer.json()["error"]["code"] == "invalid_api_key"
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("key", ["first", "둘째"])
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
+async def test_any_of_the_keys_opens(model: FakeModel, key: str, scheme: str):
+    door = open_front_door(model, api_keys=("first", "둘째"))
+    async with door.client() as client:
+        headers = {"authorization": f"{scheme} {key}".encode()}
+        answer = await client.get("/v1/models", headers=headers)
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+async def test_probes_need_no_key(model: FakeModel, path: str):
+    door = open_front_door(model, api_keys=("secret-key",))
+    async with door.client() as client:
+        assert (await client.get(path)).status_code == 200
+
+
+async def test_a_host_header_does_not_open_anything(model: FakeModel):
+    door = open_front_door(model, api_keys=("secret-key",))
+    async with door.client(host="test/health?") as client:
+        assert (await client.get("/v1/models")).status_code == 401
+
+
+async def test_with_no_key_set_any_key_is_accepted(model: FakeModel):
+    door = open_front_door(model)
+    async with door.client(authorization="Bearer whatever") as client:
+        assert (await client.get("/v1/models")).status_code == 200
+
+
+async def test_each_key_has_a_prefix_cache_of_its_own(model: FakeModel):
+    door = open_front_door(model, api_keys=("one", "two"))
+    door.engine.script = lambda call: call.feed([5], "length")
+    body = {"model": "tiny", "prompt": "hi"}
+    async with door.client() as client:
+        for key in ("one", "two", "one"):
+            await client.post("/v1/completions", json=body, headers={"authorization": f"Bearer {key}"})
+    first, second, third = (call.cache_salt for call in door.engine.calls)
+    assert first == third != second
+    assert "one" not in first
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "example.org", ""])
+def test_a_network_address_without_a_key_is_refused(host: str):
+    with pytest.raises(ConfigError, match="--allow-unauthenticated"):
+        check_exposure(api_config(host=host))
+
+
+@pytest.mark.parametrize("change", [{"api_keys": ("k",)}, {"allow_unauthenticated": True}])
+def test_a_network_address_is_fine_with_a_key_or_an_explicit_word(change: dict):
+    check_exposure(api_config(host="0.0.0.0", **change))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_loopback_needs_no_key(host: str):
+    assert is_loopback(host)
+    check_exposure(api_config(host=host))
