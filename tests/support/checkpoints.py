@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
 
 VOCAB_SIZE = 512
 
@@ -64,8 +65,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def save_checkpoint(folder: Path, family: str, *, max_shard_size: str = "1GB", **overrides: Any) -> Path:
-    """Write config.json and random float32 safetensors of a family to `folder`; returns it."""
+def save_checkpoint(
+    folder: Path, family: str, *, max_shard_size: str = "1GB", stored_dtype: str = "float32", **overrides: Any
+) -> Path:
+    """Write config.json and random safetensors of a family to `folder`; returns it."""
+    transformers_logging.disable_progress_bar()
     model_type, options = FAMILIES[family]
     config = CONFIG_MAPPING[model_type](**{**SIZES, **options, **overrides})
     torch.manual_seed(sum(family.encode()))
@@ -76,12 +80,13 @@ def save_checkpoint(folder: Path, family: str, *, max_shard_size: str = "1GB", *
             torch.nn.init.normal_(parameter, mean=1.0, std=0.2)
         elif name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.3)
-    model.save_pretrained(folder, max_shard_size=max_shard_size)
+    model.to(getattr(torch, stored_dtype)).save_pretrained(folder, max_shard_size=max_shard_size)
     return folder
 
 
 def reference_model(folder: Path) -> Any:
     """transformers' own model of the folder, in float32 with eager attention."""
+    transformers_logging.disable_progress_bar()
     return AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"
     ).eval()

@@ -1,0 +1,207 @@
+"""Laws of the scheduler: nothing leaks, nothing is shared wrongly, every request ends as if alone."""
+
+from collections import Counter
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.fake_runner import FakeRunner, expected_tokens
+
+from ondol.engine.block_manager import BlockManager
+from ondol.engine.core import EngineCore
+from ondol.engine.messages import AddRequest
+from ondol.engine.sampling_params import SamplingParams
+from ondol.engine.scheduler import Scheduler
+
+
+def make_engine(
+    num_blocks: int, block_size: int, max_num_seqs: int, budget: int, *, prefix_caching: bool = True
+) -> tuple[EngineCore, Scheduler, FakeRunner]:
+    block_manager = BlockManager(num_blocks, block_size, prefix_caching)
+    scheduler = Scheduler(block_manager, max_num_seqs, budget)
+    runner = FakeRunner(num_blocks, block_size, budget)
+    core = EngineCore(runner, scheduler, block_manager, frozenset({0}), num_blocks * block_size)
+    return core, scheduler, runner
+
+
+def add(core: EngineCore, request_id: str, prompt_ids: list[int], max_tokens: int) -> None:
+    refused = core.add(
+        AddRequest(request_id=request_id, prompt_ids=prompt_ids, params=SamplingParams(max_tokens=max_tokens))
+    )
+    assert refused == []
+
+
+def collect(core: EngineCore, max_steps: int = 10_000) -> dict[str, list[int]]:
+    tokens: dict[str, list[int]] = {}
+    for _ in range(max_steps):
+        if not core.has_work:
+            return tokens
+        for output in core.step():
+            tokens.setdefault(output.request_id, []).extend(output.token_ids)
+    raise AssertionError("requests did not end")
+
+
+def test_decodes_come_before_chunks_of_a_long_prompt():
+    core, scheduler, _ = make_engine(100, 4, 8, budget=6)
+    add(core, "short", [5, 6], max_tokens=10)
+    core.step()
+    add(core, "long", list(range(1, 41)), max_tokens=2)
+    batch = scheduler.schedule()
+    assert [(item.request.request_id, item.num_tokens) for item in batch.scheduled] == [
+        ("short", 1),
+        ("long", 5),
+    ]
+
+
+def test_a_long_prompt_is_computed_in_chunks_of_the_budget_and_answered_right():
+    core, _, runner = make_engine(100, 4, 8, budget=6)
+    prompt = [token % 90 + 1 for token in range(40)]
+    add(core, "long", prompt, max_tokens=3)
+    assert collect(core) == {"long": expected_tokens(prompt, 3)}
+    assert runner.num_steps == 7 + 2  # six full chunks and a rest that samples, then two decodes
+
+
+def test_requests_wait_for_their_turn_when_the_running_batch_is_full():
+    core, scheduler, _ = make_engine(100, 4, 2, budget=50)
+    for name in "abc":
+        add(core, name, [1, 2, 3], max_tokens=4)
+    core.step()
+    assert [request.request_id for request in scheduler.running] == ["a", "b"]
+    assert [request.request_id for request in scheduler.waiting] == ["c"]
+    assert set(collect(core)) == {"a", "b", "c"}
+
+
+def test_the_last_admitted_request_is_preempted_and_resumes_with_the_same_tokens():
+    core, scheduler, _ = make_engine(6, 4, 8, budget=50, prefix_caching=False)
+    prompts = {"first": [1, 2, 3, 4, 5, 6, 7], "second": [8, 9, 10, 11, 12, 13, 14]}
+    for name, prompt in prompts.items():
+        add(core, name, prompt, max_tokens=14)
+    tokens = collect(core)
+    assert scheduler.num_preemptions > 0
+    assert tokens == {name: expected_tokens(prompt, 14) for name, prompt in prompts.items()}
+
+
+def test_a_request_whose_logits_are_not_finite_ends_alone():
+    core, _, runner = make_engine(100, 4, 8, budget=50)
+    runner.failing_tokens = frozenset({66})
+    add(core, "bad", [66, 1], max_tokens=5)
+    add(core, "good", [5, 1], max_tokens=5)
+    outputs = [output for _ in range(5) for output in core.step()]
+    assert [o.finish_reason for o in outputs if o.request_id == "bad"] == ["error"]
+    good = [token for o in outputs if o.request_id == "good" for token in o.token_ids]
+    assert good == expected_tokens([5, 1], 5)
+    assert core.stats().num_used_blocks == 0
+
+
+def test_a_resumed_request_continues_after_the_tokens_that_it_brings():
+    core, _, _ = make_engine(100, 4, 8, budget=50)
+    whole = expected_tokens([1, 2, 3], 9)
+    core.add(
+        AddRequest(
+            request_id="r", prompt_ids=[1, 2, 3], output_ids=whole[:4], params=SamplingParams(max_tokens=9)
+        )
+    )
+    outputs = core.step()
+    assert outputs[0].first_index == 4
+    assert outputs[0].token_ids + collect(core)["r"] == whole[4:]
+
+
+class EngineMachine(RuleBasedStateMachine):
+    """Random arrivals, aborts and steps against a pool that is mostly too small."""
+
+    @initialize(
+        num_blocks=st.integers(4, 24),
+        block_size=st.integers(1, 5),
+        max_num_seqs=st.integers(1, 6),
+        budget=st.integers(1, 20),
+        prefix_caching=st.booleans(),
+    )
+    def start(self, num_blocks, block_size, max_num_seqs, budget, prefix_caching):
+        self.core, self.scheduler, self.runner = make_engine(
+            num_blocks, block_size, max_num_seqs, budget, prefix_caching=prefix_caching
+        )
+        self.capacity = num_blocks * block_size
+        self.expected: dict[str, list[int]] = {}
+        self.received: dict[str, list[int]] = {}
+        self.num_added = 0
+
+    # Few different tokens and a shared beginning make equal prefixes likely.
+    @rule(
+        head=st.integers(0, 12),
+        tail=st.lists(st.integers(1, 3), max_size=8),
+        max_tokens=st.integers(1, 12),
+        ignore_eos=st.booleans(),
+    )
+    def arrive(self, head, tail, max_tokens, ignore_eos):
+        prompt = [*([2, 1, 3] * 4)[:head], *tail, 1]
+        name = f"r{self.num_added}"
+        self.num_added += 1
+        params = SamplingParams(max_tokens=max_tokens, ignore_eos=ignore_eos)
+        refused = self.core.add(AddRequest(request_id=name, prompt_ids=prompt, params=params))
+        if len(prompt) + max_tokens > self.capacity:
+            assert [output.finish_reason for output in refused] == ["error"]
+        else:
+            self.expected[name] = expected_tokens(prompt, max_tokens)
+            self.received[name] = []
+
+    @precondition(lambda self: self.expected)
+    @rule(data=st.data())
+    def abort(self, data):
+        name = data.draw(st.sampled_from(sorted(self.expected)))
+        self.core.abort(name)
+        del self.expected[name]
+
+    @rule(num_steps=st.integers(1, 8))
+    def step(self, num_steps):
+        for _ in range(num_steps):
+            for output in self.core.step():
+                assert output.request_id in self.expected, "an aborted or ended request got a token"
+                received = self.received[output.request_id]
+                assert output.first_index == len(received)
+                received.extend(output.token_ids)
+                assert received == self.expected[output.request_id][: len(received)]
+                if output.finish_reason is not None:
+                    assert received == self.expected.pop(output.request_id)
+
+    @invariant()
+    def every_block_is_free_or_referenced_as_often_as_it_is_used(self):
+        if not hasattr(self, "core"):
+            return
+        manager = self.scheduler.block_manager
+        uses = Counter(block for request in self.scheduler.running for block in request.block_ids)
+        assert {block: manager._ref_counts[block] for block in uses} == dict(uses)
+        assert sum(manager._ref_counts) == uses.total()
+        assert manager.num_free_blocks == manager.num_blocks - len(uses)
+        assert all(not request.block_ids for request in self.scheduler.waiting)
+
+    @invariant()
+    def a_shared_block_is_full_in_every_request_that_shares_it(self):
+        if not hasattr(self, "core"):
+            return
+        manager = self.scheduler.block_manager
+        for request in self.scheduler.running:
+            for index, block in enumerate(request.block_ids):
+                if manager._ref_counts[block] > 1:
+                    assert (index + 1) * manager.block_size <= request.num_computed_tokens
+
+    @invariant()
+    def no_request_is_in_two_places(self):
+        if hasattr(self, "core"):
+            open_ids = [r.request_id for r in (*self.scheduler.running, *self.scheduler.waiting)]
+            assert sorted(open_ids) == sorted(self.expected)
+
+    def teardown(self):
+        if not hasattr(self, "core"):
+            return
+        for _ in range(5_000):
+            if not self.core.has_work:
+                break
+            self.step(1)
+        assert not self.expected, "every request ends"
+        assert self.core.stats().num_used_blocks == 0
+
+
+TestEngineMachine = EngineMachine.TestCase
+TestEngineMachine.settings = settings(
+    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
