@@ -59,7 +59,7 @@ def _least_seconds(work: Callable[[], object]) -> float:
 
 @click.command()
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True)
-@click.option("--buffer-mib", type=click.IntRange(1), default=256, show_default=True)
+@click.option("--buffer-mib", type=click.IntRange(1), default=512, show_default=True)
 @click.option("--gemm-size", type=click.IntRange(1), default=2048, show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's own choice if left out.")
 def main(dtype: str, buffer_mib: int, gemm_size: int, threads: int | None) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-CACHED_SHARE_WORTH_SAYING = 0.1
+# A chat template alone is a quarter of a short prompt, and is cached rightly.
+CACHED_SHARE_WORTH_SAYING = 0.3
+BUSY_SHARE = 0.5
 
 
 def table(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -19,9 +21,15 @@ def table(entries: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([header, *(_row(entry) for entry in entries)])
 
 
-def warnings(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What a reader must know before comparing these figures with others."""
+def warnings(machine: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader must know before comparing these figures with others.
+
+    `machine` is as it was before the first request.
+    """
     found: list[str] = []
+    load, num_cores = machine["load_average"], machine["num_cores"]
+    if load and load[0] > BUSY_SHARE * num_cores:
+        found.append(f"the machine was busy before it began: load average {load[0]} on {num_cores} cores")
     for entry in entries:
         name, repeats = entry["workload"], entry["repeats"]
         for reason, count in _failures(repeats).items():

@@ -184,7 +184,7 @@ def bench_command(**flags: Any) -> None:  # noqa: ANN401 - click hands over what
 def _publish(report: dict[str, Any], output: Path | None) -> int:
     entries = report["workloads"]
     click.echo(table(entries), err=True)
-    for warning in warnings(entries):
+    for warning in warnings(report["machine"], entries):
         _say(f"note: {warning}")
     if output is not None:
         output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
