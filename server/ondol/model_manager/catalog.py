@@ -30,6 +30,7 @@ class WheelSource(_Entry, frozen=True, kw_only=True, tag="wheel"):
         file: the GGUF's path inside the wheel.
         sha256: of that file, in hexadecimal.
         required_bytes: disk space that a pull needs at its peak.
+        generation: sampling defaults that the model's authors recommend and the GGUF does not carry.
     """
 
     description: str
@@ -39,6 +40,7 @@ class WheelSource(_Entry, frozen=True, kw_only=True, tag="wheel"):
     file: str
     sha256: str
     required_bytes: int
+    generation: dict[str, float] = {}
 
 
 class HubSource(_Entry, frozen=True, kw_only=True, tag="hub"):

