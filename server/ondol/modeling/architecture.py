@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING
 
 from ondol.errors import ModelRefused
@@ -93,13 +94,14 @@ def read_config(folder: Path) -> Any:
     if model_type not in CONFIG_MAPPING:
         remote = " It brings its own code, which Ondol never runs." if "auto_map" in raw else ""
         raise ModelRefused(f"model type '{model_type}' is not known to this transformers.{remote}")
-    if "quantization_config" in raw:
-        method = raw["quantization_config"].get("quant_method", "unknown")
+    quantization = raw.get("quantization_config")
+    if quantization is not None:
+        method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
         raise ModelRefused(f"the checkpoint is quantized ({method}), which is not supported yet")
     values = {key: value for key, value in raw.items() if key not in IGNORED_KEYS}
     try:
         return CONFIG_MAPPING[model_type].from_dict(values)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
         raise ModelRefused(f"{path} is not a valid {model_type} configuration: {reason}") from error
 

@@ -83,7 +83,7 @@ def _files_of_index(index: Path) -> list[Path]:
     for name in sorted(names):
         if not isinstance(name, str) or Path(name).name != name:
             raise ModelRefused(f"{index} names a file outside the model's folder: {name}")
-        if not (index.parent / name).exists():
+        if not (index.parent / name).is_file():
             raise ModelRefused(f"{index.parent / name} is missing, though {index.name} names it")
         files.append(index.parent / name)
     return files

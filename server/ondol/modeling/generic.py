@@ -33,6 +33,9 @@ HARMLESS_VALUES: dict[str, tuple[object, ...]] = {
     "output_attentions": (False,),
 }
 
+# What transformers' model code raises when it cannot be built or run the way we do it.
+CODE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RuntimeError)
+
 
 @dataclass(frozen=True, slots=True)
 class PagedCall:
@@ -145,15 +148,17 @@ def build_generic(config: Any) -> GenericModel:
             network = AutoModelForCausalLM.from_config(
                 config, attn_implementation=ATTENTION_NAME, trust_remote_code=False
             )
-    except ValueError as error:  # no causal LM class, or no replaceable attention
-        reason = " ".join(str(error).split())[:200]
-        raise ModelRefused(f"{config.model_type} cannot be served: {reason}") from error
+    except CODE_ERRORS as error:  # no causal LM class, or no replaceable attention
+        raise _unfit(config, error) from error
     network.eval().requires_grad_(False)
     _check_buffers(network, config)
     run = DryRun(config)
-    with torch.no_grad(), torch.device("meta"):
-        ids = torch.zeros((1, 2), dtype=torch.int64)
-        network(input_ids=ids, position_ids=ids, use_cache=False, call=run)
+    try:
+        with torch.no_grad(), torch.device("meta"):
+            ids = torch.zeros((1, 2), dtype=torch.int64)
+            network(input_ids=ids, position_ids=ids, use_cache=False, call=run)
+    except CODE_ERRORS as error:  # does not hand `call` through, or has sizes that do not fit together
+        raise _unfit(config, error) from error
     if len(run.windows) != config.num_hidden_layers or len(run.kv_shapes) != 1:
         raise ModelRefused(f"{config.model_type}: not every layer is full or sliding attention of one shape")
     return GenericModel(network, run)
@@ -181,6 +186,11 @@ def _attention(
     scale = keywords.get("scaling") or query.shape[-1] ** -0.5
     attended = paged_attention(rows, keys, values, call.metadata, scale, call.windows[layer])
     return attended[None], None
+
+
+def _unfit(config: Any, error: Exception) -> ModelRefused:
+    reason = " ".join(str(error).split())[:200]
+    return ModelRefused(f"{config.model_type} cannot be served: {type(error).__name__}: {reason}")
 
 
 def _check_config(config: Any) -> None:

@@ -97,6 +97,7 @@ def load_model(
     model.to(dtype=compute_dtype).to_empty(device=device)
     if isinstance(model, GenericModel):
         model.network.tie_weights()
+    sizes = model if isinstance(model, GenericModel) else model.arch
     ignored = frozenset({"lm_head.weight"}) if config.tie_word_embeddings else frozenset[str]()
     load_weights(model.slots(), checkpoint, ignored=ignored, on_progress=on_progress)
     return LoadedWeights(
@@ -104,8 +105,8 @@ def load_model(
         dtype=compute_dtype,
         vocab_size=config.vocab_size,
         num_layers=config.num_hidden_layers,
-        num_kv_heads=config.num_key_value_heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        num_kv_heads=sizes.num_kv_heads,
+        head_dim=sizes.head_dim,
         context_length=_context_length(config),
         weights_bytes=sum(parameter.nbytes for parameter in model.parameters()),
         notes=_notes(config),

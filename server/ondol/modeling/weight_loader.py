@@ -48,6 +48,8 @@ def load_weights(
         done_bytes += tensor.nbytes
         if on_progress is not None:
             on_progress(done_bytes, checkpoint.size_bytes)
+    if on_progress is not None:  # the files' headers are no tensors, but part of the total
+        on_progress(checkpoint.size_bytes, checkpoint.size_bytes)
 
 
 def _check_names(by_name: dict[str, WeightSlot], checkpoint: Checkpoint, ignored: frozenset[str]) -> None:
