@@ -10,6 +10,9 @@ from msgspec import UNSET, Struct, UnsetType
 
 FinishReason = Literal["stop", "length"]
 
+# vLLM's extension: the tokens of a choice, if the request says return_token_ids.
+ReturnedTokenIds = tuple[int, ...] | UnsetType
+
 
 class PromptTokensDetails(Struct, frozen=True):
     """`cached_tokens` came from the prefix cache."""
@@ -40,6 +43,7 @@ class ChatChunkChoice(Struct, frozen=True):
     delta: ChatDelta
     logprobs: None = None
     finish_reason: FinishReason | None = None
+    token_ids: ReturnedTokenIds = UNSET
 
 
 class ChatChunk(Struct, frozen=True):
@@ -69,6 +73,7 @@ class ChatChoice(Struct, frozen=True):
     message: ChatMessage
     finish_reason: FinishReason
     logprobs: None = None
+    token_ids: ReturnedTokenIds = UNSET
 
 
 class ChatCompletion(Struct, frozen=True):
@@ -90,6 +95,7 @@ class TextChoice(Struct, frozen=True):
     text: str
     logprobs: None = None
     finish_reason: FinishReason | None = None
+    token_ids: ReturnedTokenIds = UNSET
 
 
 class TextCompletion(Struct, frozen=True):

@@ -23,6 +23,7 @@ from ondol.api.answers import (
     ChatDelta,
     ChatMessage,
     FinishReason,
+    ReturnedTokenIds,
     Usage,
 )
 from ondol.api.fingerprint import system_fingerprint
@@ -99,9 +100,9 @@ class ChatFormat:
         delta = ChatDelta(role="assistant", content="")
         return [self._chunk(ChatChunkChoice(index, delta)) for index in range(num_choices)]
 
-    def text(self, index: int, text: str) -> ChatChunk:
+    def text(self, index: int, text: str, token_ids: ReturnedTokenIds) -> ChatChunk:
         """The chunk that adds text to a choice."""
-        return self._chunk(ChatChunkChoice(index, ChatDelta(content=text)))
+        return self._chunk(ChatChunkChoice(index, ChatDelta(content=text), token_ids=token_ids))
 
     def finish(self, index: int, reason: FinishReason) -> ChatChunk:
         """The last chunk of a choice."""
@@ -114,7 +115,10 @@ class ChatFormat:
     def whole(self, choices: list[WholeChoice], usage: Usage) -> ChatCompletion:
         """The answer without streaming."""
         messages = [
-            ChatChoice(choice.index, ChatMessage(choice.text), choice.finish_reason) for choice in choices
+            ChatChoice(
+                choice.index, ChatMessage(choice.text), choice.finish_reason, token_ids=choice.token_ids
+            )
+            for choice in choices
         ]
         return ChatCompletion(self._id, self._created, self._model, self._fingerprint, messages, usage)
 

@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 from pydantic import Field
 from starlette.responses import Response
 
-from ondol.api.answers import FinishReason, TextChoice, TextCompletion, Usage
+from ondol.api.answers import FinishReason, ReturnedTokenIds, TextChoice, TextCompletion, Usage
 from ondol.api.fingerprint import system_fingerprint
 from ondol.api.generate import Endpoint, Generation, WholeChoice
 from ondol.api.generation_fields import GenerationFields, TokenId, check_text_size, check_token_ids
@@ -51,9 +51,9 @@ class CompletionFormat:
         """Nothing: text completions have no roles."""
         return []
 
-    def text(self, index: int, text: str) -> TextCompletion:
+    def text(self, index: int, text: str, token_ids: ReturnedTokenIds) -> TextCompletion:
         """The chunk that adds text to a choice."""
-        return self._completion([TextChoice(index, text)], self._no_usage)
+        return self._completion([TextChoice(index, text, token_ids=token_ids)], self._no_usage)
 
     def finish(self, index: int, reason: FinishReason) -> TextCompletion:
         """The last chunk of a choice."""
@@ -66,7 +66,10 @@ class CompletionFormat:
     def whole(self, choices: list[WholeChoice], usage: Usage) -> TextCompletion:
         """The answer without streaming."""
         texts = [
-            TextChoice(choice.index, choice.text, finish_reason=choice.finish_reason) for choice in choices
+            TextChoice(
+                choice.index, choice.text, finish_reason=choice.finish_reason, token_ids=choice.token_ids
+            )
+            for choice in choices
         ]
         return self._completion(texts, usage)
 

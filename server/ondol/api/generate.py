@@ -15,9 +15,10 @@ from typing import Generic, Protocol, TypeVar
 import anyio
 import msgspec
 from fastapi import Request
+from msgspec import UNSET
 from starlette.responses import Response
 
-from ondol.api.answers import FinishReason, PromptTokensDetails, Usage
+from ondol.api.answers import FinishReason, PromptTokensDetails, ReturnedTokenIds, Usage
 from ondol.api.body import parse_body, read_body
 from ondol.api.context import ApiContext, context_of
 from ondol.api.disconnect import until_disconnect
@@ -40,6 +41,7 @@ class WholeChoice:
     index: int
     text: str
     finish_reason: FinishReason
+    token_ids: ReturnedTokenIds
 
 
 class AnswerFormat(Protocol):
@@ -48,7 +50,7 @@ class AnswerFormat(Protocol):
     def opening(self, num_choices: int) -> list[msgspec.Struct]:
         """Chunks before any text."""
 
-    def text(self, index: int, text: str) -> msgspec.Struct:
+    def text(self, index: int, text: str, token_ids: ReturnedTokenIds) -> msgspec.Struct:
         """The chunk that adds text to a choice."""
 
     def finish(self, index: int, reason: FinishReason) -> msgspec.Struct:
@@ -99,8 +101,8 @@ class Endpoint(Generic[Fields]):
             resources.enter_context(context.admission.admit(model, len(generation.requests)))
             answer_format = self.answer_format(model, fields)
             if not fields.stream:
-                return await _whole(request, context, generation, answer_format, headers)
-            events = _events(generation, answer_format, context.metrics, with_usage=fields.include_usage)
+                return await _whole(request, context, generation, answer_format, fields, headers)
+            events = _events(generation, answer_format, context.metrics, fields)
             return EventStream(
                 events, resources=resources.pop_all(), lifecycle=context.lifecycle, headers=headers
             )
@@ -116,7 +118,7 @@ class UsageCount:
 
     def add(self, index: int, delta: TextDelta) -> None:
         """Count one delta."""
-        self._num_completion_tokens += delta.num_tokens
+        self._num_completion_tokens += len(delta.token_ids)
         # Further choices find the prompt that the first one has just computed: not a saving that
         # the client's earlier requests made.
         if self._generation.requests[index].params.choice == 0 and delta.num_cached_tokens:
@@ -134,7 +136,7 @@ class UsageCount:
 
 
 async def _events(
-    generation: Generation, answer_format: AnswerFormat, metrics: Metrics, *, with_usage: bool
+    generation: Generation, answer_format: AnswerFormat, metrics: Metrics, fields: GenerationFields
 ) -> AsyncGenerator[bytes]:
     usage = UsageCount(generation)
     try:
@@ -143,11 +145,12 @@ async def _events(
         async with aclosing(generation.deltas(metrics)) as deltas:
             async for index, delta in deltas:
                 usage.add(index, delta)
-                if delta.text:
-                    yield event(answer_format.text(index, delta.text))
+                token_ids = delta.token_ids if fields.return_token_ids else UNSET
+                if delta.text or token_ids:
+                    yield event(answer_format.text(index, delta.text, token_ids))
                 if delta.finish_reason is not None:
                     yield event(answer_format.finish(index, delta.finish_reason))
-        if with_usage:
+        if fields.include_usage:
             yield event(answer_format.usage(usage.total()))
         yield DONE
     except OndolError as error:
@@ -163,12 +166,14 @@ async def _whole(
     context: ApiContext,
     generation: Generation,
     answer_format: AnswerFormat,
+    fields: GenerationFields,
     headers: Mapping[str, str],
 ) -> Response:
     """The same deltas, collected; the client's departure or the daemon's end closes them."""
     answer: msgspec.Struct | None = None
     with anyio.CancelScope() as scope, context.lifecycle.cutting(scope):
-        answer = await until_disconnect(request, scope, _collect(generation, answer_format, context.metrics))
+        collected = _collect(generation, answer_format, context.metrics, fields)
+        answer = await until_disconnect(request, scope, collected)
     if answer is not None:
         return Response(msgspec.json.encode(answer), headers=headers, media_type="application/json")
     if context.lifecycle.is_cut:
@@ -176,15 +181,22 @@ async def _whole(
     return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
-async def _collect(generation: Generation, answer_format: AnswerFormat, metrics: Metrics) -> msgspec.Struct:
+async def _collect(
+    generation: Generation, answer_format: AnswerFormat, metrics: Metrics, fields: GenerationFields
+) -> msgspec.Struct:
     usage = UsageCount(generation)
+    token_ids: list[list[int]] = [[] for _ in generation.requests]
     texts: list[list[str]] = [[] for _ in generation.requests]
     reasons: dict[int, FinishReason] = {}
     async with aclosing(generation.deltas(metrics)) as deltas:
         async for index, delta in deltas:
             usage.add(index, delta)
             texts[index].append(delta.text)
+            token_ids[index] += delta.token_ids
             if delta.finish_reason is not None:
                 reasons[index] = delta.finish_reason
-    choices = [WholeChoice(index, "".join(parts), reasons[index]) for index, parts in enumerate(texts)]
+    choices = [
+        WholeChoice(index, "".join(parts), reasons[index], tuple(ids) if fields.return_token_ids else UNSET)
+        for index, (parts, ids) in enumerate(zip(texts, token_ids, strict=True))
+    ]
     return answer_format.whole(choices, usage.total())

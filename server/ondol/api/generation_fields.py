@@ -78,6 +78,7 @@ class GenerationFields(WireModel):
     min_tokens: Annotated[int, Field(ge=0)] | None = None
     ignore_eos: bool | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=64, fail_fast=True)] | None = None
+    return_token_ids: bool | None = None
 
     @property
     def stop_strings(self) -> tuple[str, ...]:

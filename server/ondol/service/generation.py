@@ -48,13 +48,13 @@ class TextDelta:
 
     Attributes:
         text: may be empty while a character or a possible stop string is still in the making.
-        num_tokens: tokens computed since the last delta, also those that show no text.
+        token_ids: tokens since the last delta, also those that show no text, such as the end token.
         finish_reason: set on the last delta only.
         num_cached_tokens: prompt tokens that came from the prefix cache.
     """
 
     text: str
-    num_tokens: int
+    token_ids: tuple[int, ...]
     finish_reason: TextFinishReason | None = None
     num_cached_tokens: int = 0
 
@@ -159,4 +159,4 @@ class _TextOfChoice:
                 text += self._matcher.flush()
         if result.stopped is not None:
             finish_reason = "stop"
-        return TextDelta(text, len(token_ids), finish_reason, output.num_cached_tokens)
+        return TextDelta(text, tuple(token_ids), finish_reason, output.num_cached_tokens)

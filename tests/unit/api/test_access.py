@@ -1,8 +1,9 @@
 """Keys guard every path but the probes; an open door needs an explicit word."""
 
 import pytest
+from support.api_settings import api_config
 from support.fake_model import FakeModel
-from support.front_door import api_config, open_front_door
+from support.front_door import open_front_door
 
 from ondol.api.access import check_exposure, is_loopback
 from ondol.errors import ConfigError

@@ -37,7 +37,7 @@ class Daemon:
 
 
 @contextmanager
-def daemon(tokenizer_folder: Path, load: str = "0", grace_s: float = 30) -> Iterator[Daemon]:
+def daemon(tokenizer_folder: Path, load: str = "works", grace_s: float = 30) -> Iterator[Daemon]:
     process = subprocess.Popen(
         [sys.executable, "-m", "support.drained_daemon", str(tokenizer_folder), load, str(grace_s)],
         env=os.environ | {"PYTHONPATH": str(TESTS)},

@@ -199,3 +199,19 @@ async def test_every_event_is_one_line_of_json(door):
         assert b"\n" not in event
         text += msgspec.json.decode(event[6:])["choices"][0]["delta"].get("content", "")
     assert text == 'line\nbreak\r\n\u2028 quote" back\\slash'
+
+
+async def test_return_token_ids_gives_every_token_of_every_choice_streamed_and_whole(door):
+    text = "온돌은 따뜻합니다"
+    door.engine.script = say(door, text)
+    expected = [*door.model.tokenizer.encode_rendered(text), door.model.tokenizer.end_token_ids[0]]
+    extra = {"extra_body": {"return_token_ids": True}}
+    async with live_server(door) as live, live.openai() as client:
+        stream = await client.chat.completions.create(**CHAT, stream=True, **extra)
+        chunks = [chunk async for chunk in stream]
+        whole = await client.completions.create(model="tiny", prompt="온돌", n=2, **extra)
+        plain = await client.completions.create(model="tiny", prompt="온돌")
+    streamed = [token for chunk in chunks for token in getattr(chunk.choices[0], "token_ids", [])]
+    assert streamed == expected
+    assert [choice.token_ids for choice in whole.choices] == [expected, expected]
+    assert not hasattr(plain.choices[0], "token_ids")
