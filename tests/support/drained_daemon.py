@@ -1,15 +1,15 @@
-"""A daemon for signal tests: `python drained_daemon.py TOKENIZER_FOLDER LOAD_S GRACE_S`.
+"""A daemon for signal tests: `python -m support.drained_daemon TOKENIZER_FOLDER LOAD GRACE_S`.
 
-Prints its port, then serves a fake model whose answers take one token every 50 ms until the prompt's
-length is reached. LOAD_S "never" never finishes loading, "fails" raises.
+Prints its port and how far it got, and serves a fake model that writes max_tokens tokens, one every
+50 ms. LOAD is "works", "never" (never ends) or "fails" (raises).
 """
 
 import asyncio
 import sys
 from pathlib import Path
 
+from support.api_settings import api_config
 from support.fake_model import FakeCall, FakeManager, fake_model
-from support.front_door import api_config
 
 from ondol.api.app import create_app
 from ondol.api.lifecycle import Lifecycle

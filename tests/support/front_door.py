@@ -9,25 +9,13 @@ from dataclasses import dataclass
 import httpx
 from fastapi import FastAPI
 from openai import AsyncOpenAI
+from support.api_settings import api_config
 from support.fake_model import FakeEngine, FakeManager, FakeModel
 
 from ondol.api.app import create_app
 from ondol.api.lifecycle import Lifecycle
 from ondol.api.server import OndolServer, bind_socket
-from ondol.config import ApiConfig
 from ondol.metrics import Metrics
-
-
-def api_config(**changes: object) -> ApiConfig:
-    values: dict[str, object] = {
-        "host": "127.0.0.1",
-        "port": 0,
-        "api_keys": (),
-        "allow_unauthenticated": False,
-        "max_body_bytes": 1 << 20,
-        "shutdown_grace_s": 30.0,
-    }
-    return ApiConfig(**(values | changes))
 
 
 @dataclass
