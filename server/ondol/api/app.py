@@ -25,8 +25,15 @@ def create_app(
 ) -> FastAPI:
     """The app; it serves as soon as it exists and takes requests once `lifecycle` is ready."""
     keep_streams_open_at_shutdown()
-    # A redirect to a path without its slash would be built from the client's Host header.
-    app = FastAPI(title="Ondol", version=__version__, redirect_slashes=False)
+    app = FastAPI(
+        title="Ondol",
+        version=__version__,
+        # A redirect to a path without its slash would be built from the client's Host header.
+        redirect_slashes=False,
+        # Their pages load scripts from a CDN; /openapi.json tells the same without one.
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.context = ApiContext(manager, config, metrics, lifecycle, Admission())
     install_error_handlers(app)
     # The last one added is the outermost.

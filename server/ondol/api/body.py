@@ -69,6 +69,13 @@ def parse_body(raw: bytes, body_type: type[Body]) -> tuple[Body, tuple[str, ...]
     return body, _ignored_names(document, body_type)
 
 
+def documented_body(path: str, body_type: type[BaseModel]) -> dict[str, object]:
+    """What /openapi.json says of a body that its route reads by itself; `path` is the route's."""
+    place = f"#/paths/{path.replace('/', '~1')}/post/requestBody/content/application~1json/schema"
+    schema = body_type.model_json_schema(ref_template=place + "/$defs/{model}")
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
 def _decode(raw: bytes) -> dict[str, object]:
     try:
         document = msgspec.json.decode(raw)

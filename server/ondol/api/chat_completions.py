@@ -26,12 +26,15 @@ from ondol.api.answers import (
     ReturnedTokenIds,
     Usage,
 )
+from ondol.api.body import documented_body
 from ondol.api.fingerprint import system_fingerprint
 from ondol.api.generate import Endpoint, Generation, WholeChoice
 from ondol.api.generation_fields import GenerationFields, WireModel, check_text_size
 from ondol.errors import InvalidRequest
 from ondol.model_manager.manager import LoadedModel
 from ondol.service.generation import GenerationRequest
+
+PATH = "/v1/chat/completions"
 
 router = APIRouter()
 
@@ -150,9 +153,12 @@ def prepare_chat(model: LoadedModel, fields: ChatCompletionRequest, cache_salt: 
 
 
 ENDPOINT = Endpoint(ChatCompletionRequest, prepare_chat, ChatFormat)
+DOCUMENTED_BODY = documented_body(PATH, ChatCompletionRequest)
 
 
-@router.post("/v1/chat/completions", summary="Create a chat completion")
+@router.post(
+    PATH, summary="Create a chat completion", openapi_extra=documented_body(PATH, ChatCompletionRequest)
+)
 async def create_chat_completion(request: Request) -> Response:
     """OpenAI's chat completions, streamed or whole."""
     return await ENDPOINT.answer(request)

@@ -15,6 +15,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from ondol.api.answers import FinishReason, ReturnedTokenIds, TextChoice, TextCompletion, Usage
+from ondol.api.body import documented_body
 from ondol.api.fingerprint import system_fingerprint
 from ondol.api.generate import Endpoint, Generation, WholeChoice
 from ondol.api.generation_fields import GenerationFields, TokenId, check_text_size, check_token_ids
@@ -23,6 +24,8 @@ from ondol.model_manager.manager import LoadedModel
 from ondol.service.generation import GenerationRequest
 
 MAX_PROMPTS = 64
+
+PATH = "/v1/completions"
 
 router = APIRouter()
 
@@ -125,9 +128,10 @@ def _prompt_ids(model: LoadedModel, prompt: str | list[int]) -> list[int]:
 
 
 ENDPOINT = Endpoint(CompletionRequest, prepare_completion, CompletionFormat)
+DOCUMENTED_BODY = documented_body(PATH, CompletionRequest)
 
 
-@router.post("/v1/completions", summary="Create a text completion")
+@router.post(PATH, summary="Create a text completion", openapi_extra=DOCUMENTED_BODY)
 async def create_completion(request: Request) -> Response:
     """OpenAI's text completions, streamed or whole."""
     return await ENDPOINT.answer(request)
