@@ -1,67 +1,12 @@
 """`ondol serve` as a process of its own: what it prints and how it ends."""
 
 import json
-import os
-import queue
-import re
 import signal
-import subprocess
-import sys
-import threading
-import time
 import urllib.request
 
 import pytest
-from support.checkpoints import save_checkpoint
-from support.tokenizers import save_byte_level_tokenizer
-
-START_TIMEOUT_S = 120
-SMALL = ("--port", "0", "--threads", "1", "--kv-cache-memory", "4MiB")
-
-
-class Daemon:
-    """A running `ondol serve` and the lines of its stderr."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.lines: queue.Queue[str | None] = queue.Queue()
-        self.seen: list[str] = []
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "ondol", "serve", *arguments, *SMALL],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        for line in self.process.stderr:
-            self.lines.put(line.rstrip("\n"))
-        self.lines.put(None)
-
-    def wait_for_line(self, pattern: str) -> re.Match[str]:
-        deadline_s = time.monotonic() + START_TIMEOUT_S
-        while (line := self.lines.get(timeout=max(0.01, deadline_s - time.monotonic()))) is not None:
-            self.seen.append(line)
-            if match := re.search(pattern, line):
-                return match
-        raise AssertionError(f"the daemon ended without a line like {pattern!r}: {self.seen}")
-
-    def end(self) -> tuple[int, str]:
-        """Exit code and what stdout held; lines that nobody waited for are added to `seen`."""
-        code = self.process.wait(timeout=START_TIMEOUT_S)
-        self._reader.join()
-        while (line := self.lines.get_nowait()) is not None:
-            self.seen.append(line)
-        with self.process.stdout as stdout:
-            return code, stdout.read()
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self._reader.join()
-        self.process.stdout.close()
-        self.process.stderr.close()
+from support.daemon import Daemon, has_ended
+from support.served_models import save_served_model
 
 
 @pytest.fixture
@@ -79,23 +24,7 @@ def serve():
 
 @pytest.fixture
 def model_folder(tmp_path):
-    folder = save_checkpoint(tmp_path / "tiny-llama", "llama")
-    vocab_size = json.loads((folder / "config.json").read_text())["vocab_size"]
-    save_byte_level_tokenizer(folder, vocab_size)
-    return folder
-
-
-def has_ended(process_id: int) -> bool:
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return True
-    return False
-
-
-def child_process_ids(process_id: int) -> list[int]:
-    with open(f"/proc/{process_id}/task/{process_id}/children", encoding="ascii") as children:
-        return [int(word) for word in children.read().split()]
+    return save_served_model(tmp_path / "tiny-llama")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +38,7 @@ def test_it_serves_under_the_folders_or_a_chosen_name_until_a_signal_ends_it(
     url = daemon.wait_for_line(rf"serving {name} on (http://127\.0\.0\.1:\d+)").group(1)
     with urllib.request.urlopen(f"{url}/v1/models", timeout=10) as response:
         assert [card["id"] for card in json.load(response)["data"]] == [name]
-    engines = child_process_ids(daemon.process.pid)
+    engines = daemon.engine_ids()
     assert engines
     daemon.process.send_signal(sent)
     assert daemon.end() == (0, "")
