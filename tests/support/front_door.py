@@ -84,3 +84,13 @@ async def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> 
     while not condition():
         assert time.monotonic() < deadline_s, "the condition did not come true in time"
         await asyncio.sleep(0.01)
+
+
+def is_openai_error(answer: httpx.Response) -> bool:
+    body = answer.json()
+    error = body["error"]
+    return (
+        set(body) == {"error"}
+        and set(error) == {"message", "type", "param", "code"}
+        and bool(error["message"])
+    )

@@ -101,7 +101,7 @@ class OndolServer(uvicorn.Server):
             lifecycle.begin_drain()
             self._deadline_s = time.monotonic() + self._shutdown_grace_s
             logger.info(
-                "shutting down: %d open requests have %g s to finish; signal again to end at once",
+                "shutting down: open requests (%d) have %g s to finish; signal again to end at once",
                 lifecycle.num_open,
                 self._shutdown_grace_s,
             )

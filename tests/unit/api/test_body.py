@@ -1,0 +1,248 @@
+"""Bodies that are wrong are refused by the name of the wrong field; what is harmless is let in."""
+
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.front_door import FrontDoor, is_openai_error
+
+from ondol.api.body import parse_body
+from ondol.api.chat_completions import ChatCompletionRequest
+from ondol.api.completions import CompletionRequest
+from ondol.errors import InvalidRequest
+
+pytestmark = pytest.mark.anyio
+
+USER = {"role": "user", "content": "hi"}
+CHAT = {"model": "tiny", "messages": [USER]}
+
+MALFORMED_BODIES = {
+    "nothing": b"",
+    "a word": b"hello",
+    "cut off": b'{"model": "tiny", "messages": [',
+    "NaN": b'{"model": "tiny", "messages": [], "temperature": NaN}',
+    "Infinity": b'{"model": "tiny", "messages": [], "temperature": Infinity}',
+    "a number out of range": b'{"model": "tiny", "messages": [], "x": 1e400}',
+    "an integer of 5,000 digits": b'{"model": "tiny", "messages": [], "seed": ' + b"9" * 5000 + b"}",
+    "invalid UTF-8": b'{"model": "tiny\xff"}',
+    "a lone surrogate": b'{"model": "tiny", "messages": [{"role": "user", "content": "\\ud800"}]}',
+    "deep nesting": b'{"model": ' + b"[" * 100_000,
+    "deep closed nesting": b'{"model": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "two documents": b"{}{}",
+    "an array": b"[]",
+    "null": b"null",
+    "a string": b'"hi"',
+    "single quotes": b"{'model': 'tiny'}",
+    "a trailing comma": b'{"model": "tiny",}',
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED_BODIES)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+async def test_a_malformed_body_is_a_400_in_openais_shape(door: FrontDoor, name: str, path: str):
+    async with door.client() as client:
+        answer = await client.post(path, content=MALFORMED_BODIES[name])
+    assert answer.status_code == 400
+    assert is_openai_error(answer)
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+    assert door.is_idle
+
+
+WRONG_CHAT_FIELDS = [
+    ({"model": None}, "model"),
+    ({"model": 5}, "model"),
+    ({"model": ""}, "model"),
+    ({"messages": None}, "messages"),
+    ({"messages": []}, "messages"),
+    ({"messages": "hi"}, "messages"),
+    ({"messages": {"role": "user"}}, "messages"),
+    ({"messages": ["hi"]}, "messages[0]"),
+    ({"messages": [USER, 7]}, "messages[1]"),
+    ({"messages": [{"content": "hi"}]}, "messages[0].role"),
+    ({"messages": [{"role": "robot", "content": "hi"}]}, "messages[0].role"),
+    ({"messages": [{"role": "user"}]}, "messages[0]"),
+    ({"messages": [{"role": "user", "content": None}]}, "messages[0]"),
+    ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
+    ({"messages": [{"role": "user", "content": {"text": "hi"}}]}, "messages[0].content"),
+    ({"messages": [{"role": "user", "content": [5]}]}, "messages[0].content[0]"),
+    ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+        "messages[0].content[0].type",
+    ),
+    ({"stream": "true"}, "stream"),
+    ({"stream": 1}, "stream"),
+    ({"stream_options": True}, "stream_options"),
+    ({"stream_options": {"include_usage": "yes"}}, "stream_options.include_usage"),
+    ({"n": 0}, "n"),
+    ({"n": 9}, "n"),
+    ({"n": "1"}, "n"),
+    ({"n": 1.0}, "n"),
+    ({"n": True}, "n"),
+    ({"max_tokens": 0}, "max_tokens"),
+    ({"max_tokens": -1}, "max_tokens"),
+    ({"max_tokens": "5"}, "max_tokens"),
+    ({"max_completion_tokens": 0}, "max_completion_tokens"),
+    ({"temperature": "1"}, "temperature"),
+    ({"temperature": True}, "temperature"),
+    ({"temperature": -0.1}, "temperature"),
+    ({"temperature": 2.1}, "temperature"),
+    ({"temperature": [1]}, "temperature"),
+    ({"top_p": 0}, "top_p"),
+    ({"top_p": 1.1}, "top_p"),
+    ({"top_k": -2}, "top_k"),
+    ({"top_k": 1.5}, "top_k"),
+    ({"min_p": -1}, "min_p"),
+    ({"presence_penalty": 3}, "presence_penalty"),
+    ({"frequency_penalty": -3}, "frequency_penalty"),
+    ({"repetition_penalty": 0}, "repetition_penalty"),
+    ({"logit_bias": [1]}, "logit_bias"),
+    ({"logit_bias": {"a": 1}}, "logit_bias"),
+    ({"logit_bias": {"-1": 1}}, "logit_bias"),
+    ({"logit_bias": {"999999": 1}}, "logit_bias"),
+    ({"logit_bias": {"٣": 1}}, "logit_bias"),
+    ({"logit_bias": {"9" * 5000: 1}}, "logit_bias"),
+    ({"logit_bias": {"1": 101}}, "logit_bias.1"),
+    ({"logit_bias": {str(i): 1 for i in range(2000)}}, "logit_bias"),
+    ({"seed": 2**63}, "seed"),
+    ({"seed": 1.5}, "seed"),
+    ({"stop": 5}, "stop"),
+    ({"stop": ""}, "stop"),
+    ({"stop": ["a", ""]}, "stop[1]"),
+    ({"stop": [1]}, "stop[0]"),
+    ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
+    ({"min_tokens": -1}, "min_tokens"),
+    ({"min_tokens": 10, "max_tokens": 5}, "min_tokens"),
+    ({"ignore_eos": "no"}, "ignore_eos"),
+    ({"stop_token_ids": [-1]}, "stop_token_ids[0]"),
+    ({"stop_token_ids": [10**6]}, "stop_token_ids"),
+    ({"stop_token_ids": list(range(100))}, "stop_token_ids"),
+    ({"logprobs": True}, "logprobs"),
+    ({"top_logprobs": 5}, "top_logprobs"),
+    ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"modalities": ["audio"]}, "modalities"),
+]
+
+WRONG_COMPLETION_FIELDS = [
+    ({"prompt": None}, "prompt"),
+    ({"prompt": ""}, "prompt"),
+    ({"prompt": []}, "prompt"),
+    ({"prompt": 5}, "prompt"),
+    ({"prompt": [[]]}, "prompt[0]"),
+    ({"prompt": [1, "a"]}, "prompt[1]"),
+    ({"prompt": [1, -1]}, "prompt[1]"),
+    ({"prompt": [[1], [True]]}, "prompt[1][0]"),
+    ({"prompt": ["a", ""]}, "prompt"),
+    ({"prompt": ["a"] * 65}, "prompt"),
+    ({"prompt": [10**9]}, "prompt"),
+    ({"logprobs": 0}, "logprobs"),
+    ({"best_of": 2}, "best_of"),
+    ({"echo": True}, "echo"),
+    ({"suffix": "end"}, "suffix"),
+]
+
+
+@pytest.mark.parametrize(("change", "param"), WRONG_CHAT_FIELDS, ids=lambda value: str(value)[:60])
+async def test_a_wrong_chat_field_is_a_400_that_names_it(door: FrontDoor, change: dict, param: str):
+    async with door.client() as client:
+        answer = await client.post("/v1/chat/completions", json=CHAT | change)
+    assert answer.status_code == 400, answer.text
+    assert is_openai_error(answer)
+    assert answer.json()["error"]["param"] == param, answer.text
+    assert door.is_idle
+
+
+@pytest.mark.parametrize(("change", "param"), WRONG_COMPLETION_FIELDS, ids=lambda value: str(value)[:60])
+async def test_a_wrong_completion_field_is_a_400_that_names_it(door: FrontDoor, change: dict, param: str):
+    async with door.client() as client:
+        answer = await client.post("/v1/completions", json={"model": "tiny", "prompt": "hi"} | change)
+    assert answer.status_code == 400, answer.text
+    assert is_openai_error(answer)
+    assert answer.json()["error"]["param"] == param, answer.text
+    assert door.is_idle
+
+
+@pytest.mark.parametrize("missing", ["model", "messages"])
+async def test_a_missing_field_is_named(door: FrontDoor, missing: str):
+    body = {key: value for key, value in CHAT.items() if key != missing}
+    async with door.client() as client:
+        answer = await client.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == missing
+    assert answer.json()["error"]["message"] == f"Invalid value for '{missing}': this field is required."
+
+
+async def test_a_union_says_in_one_sentence_what_it_takes(door: FrontDoor):
+    async with door.client() as client:
+        answer = await client.post("/v1/chat/completions", json=CHAT | {"messages": [USER | {"content": 5}]})
+    message = answer.json()["error"]["message"]
+    assert message == (
+        "Invalid value for 'messages[0].content': "
+        "input should be a valid string or input should be a valid list."
+    )
+
+
+NEUTRAL_FIELDS = {
+    "logprobs": False,
+    "top_logprobs": None,
+    "response_format": {"type": "text"},
+    "n": None,
+    "stop": [],
+    "temperature": 1,
+    "top_p": 1,
+    "max_tokens": None,
+    "logit_bias": None,
+    "seed": -(2**63),
+    "top_k": -1,
+    "user": "someone",
+    "metadata": {"a": "b"},
+    "service_tier": "auto",
+    "store": False,
+    "stream_options": None,
+}
+
+
+async def test_fields_that_ask_for_nothing_are_accepted_without_a_word(door: FrontDoor):
+    door.engine.script = lambda call: call.feed([5], "length")
+    async with door.client() as client:
+        answer = await client.post("/v1/chat/completions", json=CHAT | NEUTRAL_FIELDS)
+    assert answer.status_code == 200, answer.text
+    assert "x-ondol-ignored" not in answer.headers
+
+
+async def test_unknown_fields_are_ignored_and_named_in_a_header(door: FrontDoor):
+    door.engine.script = lambda call: call.feed([5], "length")
+    extra = {
+        "tools": [{"type": "function"}],
+        "tool_choice": "auto",
+        "mirostat": 2,
+        "evil\r\nname": 1,
+        "이름": 1,
+    }
+    async with door.client() as client:
+        answer = await client.post("/v1/chat/completions", json=CHAT | extra)
+    assert answer.status_code == 200
+    assert answer.headers["x-ondol-ignored"] == "mirostat, tool_choice, tools"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+FIELD_NAMES = sorted({*ChatCompletionRequest.model_fields, *CompletionRequest.model_fields, "logprobs", "x"})
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    document=st.dictionaries(st.sampled_from(FIELD_NAMES), JSON, max_size=6),
+    body_type=st.sampled_from([ChatCompletionRequest, CompletionRequest]),
+)
+def test_any_json_object_is_either_valid_or_refused_with_a_sentence(document, body_type):
+    raw = json.dumps({"model": "tiny", "messages": [USER], "prompt": "x"} | document).encode()
+    with suppress(InvalidRequest):
+        body, ignored = parse_body(raw, body_type)
+        assert isinstance(body, body_type)
+        assert not set(ignored) & set(body_type.model_fields)
