@@ -96,8 +96,9 @@ class ModelRunner:
         num_blocks = -(-group[-1][1].stop // self._cache.block_size)
         tables = []
         for _, item in group:
-            block_ids = item.request.block_ids[:num_blocks]
-            tables.append(block_ids + [0] * (num_blocks - len(block_ids)))
+            # Padded with a block of its own: another request's may hold NaN, which no mask hides.
+            own = item.request.block_ids[: -(-item.stop // self._cache.block_size)]
+            tables.append(own + own[-1:] * (num_blocks - len(own)))
         return DecodeGroup(
             rows=self._tensor([row for row, _ in group]),
             block_tables=torch.tensor(tables, dtype=torch.int64, device=self._device),
