@@ -7,7 +7,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -54,6 +55,13 @@ def daemon(tokenizer_folder: Path, load: str = "works", grace_s: float = 30) -> 
         process.stderr.close()
 
 
+def polled(url: str, is_wanted: Callable[[httpx.Response], bool], timeout_s: float = 10) -> httpx.Response:
+    deadline_s = time.monotonic() + timeout_s
+    while not is_wanted(answer := httpx.get(url)):
+        assert time.monotonic() < deadline_s, answer.text
+    return answer
+
+
 def events(lines: Iterator[str]) -> list[str]:
     return [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
 
@@ -68,9 +76,7 @@ def test_the_first_signal_lets_open_streams_finish_and_the_exit_code_is_0(tokeni
             first = next(lines)
             running.process.send_signal(which)
             # The drain begins at the server's next tick; until then the daemon may still be ready.
-            ready = httpx.get(f"{running.url}/ready")
-            while ready.status_code == 200:
-                ready = httpx.get(f"{running.url}/ready")
+            ready = polled(f"{running.url}/ready", lambda answer: answer.status_code != 200)
             refused = httpx.post(url, json=BODY)
             health = httpx.get(f"{running.url}/health")
             rest = events(lines)
@@ -112,13 +118,11 @@ def test_when_the_grace_period_is_over_whole_answers_become_a_503(tokenizer_fold
             answers.append(httpx.post(url, json=BODY | {"stream": False, "max_tokens": 200}, timeout=20))
 
         asking = threading.Thread(target=ask)
-        with httpx.stream("POST", url, json=BODY | {"max_tokens": 200}, timeout=20) as other:
-            next(other.iter_lines())
-            asking.start()
-            while "ondol_requests" not in httpx.get(f"{running.url}/metrics").text:
-                pass
-            running.process.terminate()
-            asking.join(20)
+        asking.start()
+        first_token = 'ondol_time_to_first_token_seconds_count{model="tiny"} 1'
+        polled(f"{running.url}/metrics", lambda answer: first_token in answer.text)
+        running.process.terminate()
+        asking.join(20)
         assert answers[0].status_code == 503
         assert answers[0].json()["error"]["code"] == "shutting_down"
         assert running.exit_code() == 0
@@ -132,8 +136,7 @@ def test_a_second_signal_ends_everything_at_once(tokenizer_folder):
             lines = answer.iter_lines()
             next(lines)
             running.process.terminate()
-            while httpx.get(f"{running.url}/ready").status_code == 200:
-                pass
+            polled(f"{running.url}/ready", lambda answer: answer.status_code != 200)
             running.process.terminate()
             assert running.exit_code(5) == 0
             with suppress(httpx.RemoteProtocolError):
