@@ -1,0 +1,137 @@
+"""What the engine process does: loads one model, then steps for as long as it lives.
+
+The thread that runs it owns everything here. Knows nothing about how messages travel. Invariant: an
+expected failure of the load is reported to the API process, never raised.
+"""
+
+import time
+from pathlib import Path
+
+import torch
+
+from ondol.engine.block_manager import BlockManager
+from ondol.engine.channel import Channel
+from ondol.engine.core import EngineCore
+from ondol.engine.kv_cache import KVRequest, KVShape, allocate, available_bytes, plan_kv_cache
+from ondol.engine.messages import (
+    AbortRequest,
+    AddRequest,
+    EngineConfig,
+    EngineReady,
+    LoadFailed,
+    LoadProgress,
+    StepOutputs,
+    TokenOutput,
+)
+from ondol.engine.model_runner import ModelRunner
+from ondol.engine.sampler import Sampler
+from ondol.engine.scheduler import Scheduler
+from ondol.errors import DeviceUnusable, DoesNotFit, OndolError
+from ondol.modeling.loading import load_model
+
+PROGRESS_INTERVAL_S = 0.2
+
+
+def run(channel: Channel) -> None:
+    """Do what the first message asks for; returns only when that cannot be loaded."""
+    config = channel.received.get()
+    assert isinstance(config, EngineConfig), "the first message configures the engine"
+    try:
+        core, ready = load_core(config, channel)
+    except OndolError as error:
+        channel.send(LoadFailed(type(error).__name__, str(error)))
+        return
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        channel.send(LoadFailed(DoesNotFit.__name__, f"The model does not fit the memory: {error}"))
+        return
+    channel.send(ready)
+    serve(core, channel)
+
+
+def choose_device(asked: str) -> torch.device:
+    """Resolve "auto", "cpu" or "cuda"; raises DeviceUnusable if a GPU was asked for and is not there."""
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise DeviceUnusable(
+            "--device cuda was asked for, but torch finds no usable CUDA device: check the driver with "
+            "nvidia-smi and that this torch is a CUDA build, or use --device cpu."
+        )
+    if asked == "auto":
+        asked = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(asked)
+
+
+def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, EngineReady]:
+    """Load the model and build everything round it.
+
+    Raises:
+        OndolError: expected failures; the caller reports them.
+    """
+    started = time.monotonic()
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    device = choose_device(config.device)
+    weights = load_model(Path(config.model_path), device, config.dtype, Progress(channel))
+    shape = KVShape(weights.num_layers, weights.num_kv_heads, weights.head_dim)
+    asked = KVRequest(config.kv_cache_bytes, config.max_model_len, config.max_num_seqs, config.block_size)
+    plan = plan_kv_cache(asked, shape, weights.dtype, weights.context_length, available_bytes(device))
+    weights.model.prepare(plan.max_model_len)
+    runner = ModelRunner(
+        weights.model,
+        allocate(plan, shape, weights.dtype, device),
+        Sampler.build(weights.vocab_size, device),
+        device,
+    )
+    block_manager = BlockManager(plan.num_blocks, plan.block_size, config.enable_prefix_caching)
+    scheduler = Scheduler(block_manager, config.max_num_seqs, config.max_num_batched_tokens)
+    end_token_ids = frozenset(config.end_token_ids)
+    core = EngineCore(runner, scheduler, block_manager, end_token_ids, plan.max_model_len)
+    ready = EngineReady(
+        device=device.type,
+        dtype=str(weights.dtype).removeprefix("torch."),
+        max_model_len=plan.max_model_len,
+        block_size=plan.block_size,
+        num_blocks=plan.num_blocks,
+        weights_bytes=weights.weights_bytes,
+        kv_cache_bytes=plan.size_bytes,
+        load_seconds=time.monotonic() - started,
+        notes=(*weights.notes, *plan.notes),
+    )
+    return core, ready
+
+
+def serve(core: EngineCore, channel: Channel) -> None:
+    """Step while there is work, wait for messages while there is none; never returns."""
+    while True:
+        outputs = _take_messages(core, channel)
+        if core.has_work:
+            outputs += core.step()
+        channel.send(StepOutputs(outputs, core.stats()))
+
+
+def _take_messages(core: EngineCore, channel: Channel) -> list[TokenOutput]:
+    """Handle everything that has arrived; blocks only while there is nothing to compute."""
+    outputs: list[TokenOutput] = []
+    must_wait = not core.has_work
+    while must_wait or not channel.received.empty():
+        message = channel.received.get()
+        must_wait = False
+        if isinstance(message, AddRequest):
+            outputs += core.add(message)
+        elif isinstance(message, AbortRequest):
+            core.abort(message.request_id)
+    return outputs
+
+
+class Progress:
+    """Reports a load's progress, not more often than somebody can read."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._last_s = 0.0
+
+    def __call__(self, loaded_bytes: int, total_bytes: int) -> None:
+        """Send a LoadProgress if the last one is long enough ago."""
+        now = time.monotonic()
+        if now - self._last_s >= PROGRESS_INTERVAL_S:
+            self._last_s = now
+            self._channel.send(LoadProgress(loaded_bytes, total_bytes))
