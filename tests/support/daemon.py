@@ -90,15 +90,15 @@ class Daemon:
     def wait_until_serving(self) -> "Daemon":
         """Sets `url`."""
         self.url = self.wait_for_line(r"serving \S+ on (http://127\.0\.0\.1:\d+)").group(1)
-        poll(lambda: httpx.get(f"{self.url}/ready").status_code, lambda status: status == 200)
+        poll(lambda: self.get("ready").status_code, lambda status: status == 200)
         return self
 
     def wait_until_draining(self) -> None:
         """A signal is acted upon at the server's next tick; until then it may still be ready."""
-        poll(self.ready, lambda answer: answer.json()["status"] == "draining")
+        poll(lambda: self.get("ready"), lambda answer: answer.json()["status"] == "draining")
 
-    def ready(self) -> httpx.Response:
-        return httpx.get(f"{self.url}/ready")
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        return httpx.get(f"{self.url}/{path}", headers=headers)
 
     def openai(self, api_key: str = "any", **options: Any) -> OpenAI:
         """OpenAI's client, which must not hide refusals by trying again."""
@@ -109,7 +109,7 @@ class Daemon:
 
     def metrics(self, api_key: str = "any") -> dict[str, float]:
         """/metrics, samples of one name added up over their labels."""
-        answer = httpx.get(f"{self.url}/metrics", headers={"authorization": f"Bearer {api_key}"})
+        answer = self.get("metrics", authorization=f"Bearer {api_key}")
         answer.raise_for_status()
         sums: dict[str, float] = defaultdict(float)
         for family in text_string_to_metric_families(answer.text):
