@@ -155,3 +155,14 @@ def test_rotary_frequencies_stay_in_float32_when_the_model_is_in_bfloat16(tmp_pa
     weights.model.prepare(64)
     assert weights.model.network.model.rotary_emb.inv_freq.dtype is torch.float32
     assert weights.model.network.model.norm.weight.dtype is torch.bfloat16
+
+
+def test_a_tied_head_is_the_embedding(tmp_path):
+    folder = save_checkpoint(tmp_path, "qwen3", tie_word_embeddings=True)
+    weights = load_model(folder, CPU, "float32")
+    network = weights.model.network
+    assert network.lm_head.weight is network.model.embed_tokens.weight
+    (ours,) = prompt_logits(weights, [[5, 6, 7]])
+    with torch.no_grad():
+        expected = reference_model(folder)(torch.tensor([[5, 6, 7]])).logits[0]
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-4)
