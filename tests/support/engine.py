@@ -36,7 +36,7 @@ def build_core(
     runner = ModelRunner(weights.model, cache, Sampler.build(weights.vocab_size, CPU), CPU)
     block_manager = BlockManager(num_blocks, block_size, enable_prefix_caching)
     scheduler = Scheduler(block_manager, max_num_seqs, max_num_batched_tokens)
-    return EngineCore(runner, scheduler, block_manager, end_token_ids, max_model_len)
+    return EngineCore(runner, scheduler, block_manager, end_token_ids, max_model_len, weights.vocab_size)
 
 
 def greedy(max_tokens: int) -> SamplingParams:

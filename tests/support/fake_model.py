@@ -19,6 +19,7 @@ READY = EngineReady(
     device="cpu",
     dtype="float32",
     max_model_len=256,
+    vocab_size=512,
     block_size=16,
     num_blocks=64,
     weights_bytes=1,
@@ -142,6 +143,7 @@ class FakeModel:
     tokenizer: TextTokenizer
     engine: FakeEngine
     max_model_len: int = 256
+    vocab_size: int = READY.vocab_size
     defaults: FakeDefaults = field(default_factory=FakeDefaults)
     created: int = 1_700_000_000
     source: dict[str, str] = field(default_factory=lambda: {"kind": "folder", "path": "/secret"})

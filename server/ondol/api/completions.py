@@ -120,7 +120,7 @@ def _prompt_ids(model: LoadedModel, prompt: str | list[int]) -> list[int]:
         # First the length, so that a huge list is not looked through.
         if len(prompt) >= model.max_model_len:
             raise PromptTooLong(len(prompt), model.max_model_len, param="prompt")
-        check_token_ids(prompt, model.tokenizer.vocab_size, "prompt")
+        check_token_ids(prompt, model.vocab_size, "prompt")
         prompt_ids = prompt
     if not prompt_ids:
         raise InvalidRequest("The prompt is empty.", param="prompt")

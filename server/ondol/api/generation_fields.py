@@ -113,7 +113,7 @@ class GenerationFields(WireModel):
                 param="min_tokens",
             )
         top_k = _first(self.top_k, defaults.top_k, 0)
-        vocab_size = model.tokenizer.vocab_size
+        vocab_size = model.vocab_size
         return SamplingParams(
             max_tokens=max_tokens,
             temperature=_first(self.temperature, defaults.temperature, 1.0),

@@ -30,6 +30,7 @@ class EngineCore:
         block_manager: the pool that the scheduler draws from.
         end_token_ids: ids that end a generation unless the request ignores them.
         max_model_len: tokens of prompt plus output.
+        vocab_size: rows of the model's vocabulary; ids beyond it are refused.
     """
 
     def __init__(
@@ -39,12 +40,15 @@ class EngineCore:
         block_manager: BlockManager,
         end_token_ids: frozenset[int],
         max_model_len: int,
+        vocab_size: int,
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
         self._block_manager = block_manager
-        self._end_token_ids = end_token_ids
+        # A tokenizer may know more ids than the model has rows.
+        self._end_token_ids = frozenset(token for token in end_token_ids if token < vocab_size)
         self._max_model_len = max_model_len
+        self._vocab_size = vocab_size
 
     @property
     def has_work(self) -> bool:
@@ -55,14 +59,14 @@ class EngineCore:
         """Queue a request; returns an error output at once if it can never run."""
         params = message.params
         num_prompt_tokens = len(message.prompt_ids)
-        if num_prompt_tokens == 0 or num_prompt_tokens + params.max_tokens > self._max_model_len:
+        reason = self._reason_to_refuse(message)
+        if reason is not None:
             return [
                 TokenOutput(
                     request_id=message.request_id,
                     first_index=len(message.output_ids),
                     finish_reason="error",
-                    error=f"a prompt of {num_prompt_tokens} tokens with {params.max_tokens} to generate "
-                    f"does not fit the context of {self._max_model_len} tokens",
+                    error=reason,
                 )
             ]
         end_token_ids = frozenset(params.stop_token_ids)
@@ -79,6 +83,20 @@ class EngineCore:
             )
         )
         return []
+
+    def _reason_to_refuse(self, message: AddRequest) -> str | None:
+        """Why a request can never run; one bad id would end its whole batch."""
+        params, num_prompt_tokens = message.params, len(message.prompt_ids)
+        if num_prompt_tokens == 0 or num_prompt_tokens + params.max_tokens > self._max_model_len:
+            return (
+                f"a prompt of {num_prompt_tokens} tokens with {params.max_tokens} to generate "
+                f"does not fit the context of {self._max_model_len} tokens"
+            )
+        biased = (token for token, _ in params.logit_bias)
+        for token in (*message.prompt_ids, *message.output_ids, *params.stop_token_ids, *biased):
+            if not 0 <= token < self._vocab_size:
+                return f"token id {token} is not among the model's {self._vocab_size}"
+        return None
 
     def abort(self, request_id: str) -> None:
         """Forget a request and free its blocks now; unknown ids are ignored."""

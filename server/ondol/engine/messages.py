@@ -77,6 +77,7 @@ class EngineReady(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     device: str
     dtype: str
     max_model_len: int
+    vocab_size: int
     block_size: int
     num_blocks: int
     weights_bytes: int

@@ -39,6 +39,7 @@ class ModelRunner:
             positions.extend(range(item.start, item.stop))
             if item.samples:
                 sample_rows.append(len(token_ids) - 1)
+        self._clear_begun_blocks(batch)
         metadata = self._build_metadata(batch)
         logits = self._model.forward(
             self._tensor(token_ids),
@@ -50,19 +51,24 @@ class ModelRunner:
         sampling = batch.sampling()
         if not sampling:
             return []
-        sampled = self._sampler.sample(logits, [item.request for item in sampling])
-        for item, token_id in zip(sampling, sampled, strict=True):
-            if token_id is None:
-                self._scrub(item.request.block_ids)
-        return sampled
+        return self._sampler.sample(logits, [item.request for item in sampling])
 
-    def _scrub(self, block_ids: list[int]) -> None:
-        """Clear NaN and infinity from blocks that go back to the pool.
+    def _clear_begun_blocks(self, batch: Batch) -> None:
+        """Zero the blocks that this step begins and does not fill.
 
-        A masked key's weight is 0, and 0 * NaN is NaN: left-overs would poison the block's next owner.
+        What a former owner left behind the last token is masked, but 0 * NaN is NaN: one request whose
+        values overflowed would poison the block's next owners.
         """
-        for layer in (*self._cache.keys, *self._cache.values):
-            layer[block_ids] = layer[block_ids].nan_to_num(posinf=0.0, neginf=0.0)
+        block_size = self._cache.block_size
+        begun = [
+            item.request.block_ids[item.stop // block_size]
+            for item in batch.scheduled
+            if item.stop % block_size and item.stop - item.stop % block_size >= item.start
+        ]
+        if begun:
+            index = self._tensor(begun)
+            for layer in (*self._cache.keys, *self._cache.values):
+                layer.index_fill_(0, index, 0.0)
 
     def _build_metadata(self, batch: Batch) -> AttentionMetadata:
         block_size = self._cache.block_size

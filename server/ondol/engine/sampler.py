@@ -19,6 +19,8 @@ from ondol.engine.request import Request
 MASK_32 = 0xFFFFFFFF
 MASK_64 = 0xFFFFFFFFFFFFFFFF
 NEVER = float("-inf")
+# Below this a temperature is greedy: scaling by it would overflow float32.
+MIN_TEMPERATURE = 1e-5
 # Candidates that a nucleus is first looked for in; a wider one is found by a full sort.
 NUCLEUS_CANDIDATES = 1024
 
@@ -50,7 +52,9 @@ class Sampler:
         finite = torch.isfinite(logits.amax(dim=-1)).tolist()
         for row, request in zip(logits, requests, strict=True):
             _apply_penalties(row, request)
-        random_rows = [index for index, request in enumerate(requests) if request.params.temperature > 0]
+        random_rows = [
+            index for index, request in enumerate(requests) if request.params.temperature >= MIN_TEMPERATURE
+        ]
         if random_rows:
             chosen = [requests[index] for index in random_rows]
             picked = logits if len(random_rows) == len(requests) else logits[random_rows]

@@ -12,7 +12,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     Attributes:
         max_tokens: most tokens to generate, already clipped to what is left of the context.
-        temperature: 0 is greedy; else logits are divided by it.
+        temperature: 0 (or below 1e-5) is greedy; else logits are divided by it.
         top_k: keep the k most likely tokens; 0 keeps all.
         top_p: keep the smallest set whose probability reaches this; 1.0 keeps all.
         min_p: drop tokens less likely than this share of the likeliest one.

@@ -70,7 +70,7 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     device = choose_device(config.device)
-    weights = load_model(Path(config.model_path), device, config.dtype, Progress(channel))
+    weights = load_model(Path(config.model_path), device, config.dtype, on_progress=Progress(channel))
     shape = KVShape(weights.num_layers, weights.num_kv_heads, weights.head_dim)
     asked = KVRequest(config.kv_cache_bytes, config.max_model_len, config.max_num_seqs, config.block_size)
     plan = plan_kv_cache(asked, shape, weights.dtype, weights.context_length, available_bytes(device))
@@ -84,11 +84,12 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
     block_manager = BlockManager(plan.num_blocks, plan.block_size, config.enable_prefix_caching)
     scheduler = Scheduler(block_manager, config.max_num_seqs, config.max_num_batched_tokens)
     end_token_ids = frozenset(config.end_token_ids)
-    core = EngineCore(runner, scheduler, block_manager, end_token_ids, plan.max_model_len)
+    core = EngineCore(runner, scheduler, block_manager, end_token_ids, plan.max_model_len, weights.vocab_size)
     ready = EngineReady(
         device=device.type,
         dtype=str(weights.dtype).removeprefix("torch."),
         max_model_len=plan.max_model_len,
+        vocab_size=weights.vocab_size,
         block_size=plan.block_size,
         num_blocks=plan.num_blocks,
         weights_bytes=weights.weights_bytes,

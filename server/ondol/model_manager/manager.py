@@ -33,6 +33,7 @@ class LoadedModel:
     Attributes:
         name: the name that requests use.
         max_model_len: tokens of prompt plus answer.
+        vocab_size: token ids run from 0 to this; the tokenizer may know fewer or more.
         defaults: sampling parameters where a request names none.
         created: when it was loaded, in Unix seconds.
         source: where its files came from; see `ResolvedModel`.
@@ -42,6 +43,7 @@ class LoadedModel:
     tokenizer: TextTokenizer
     engine: EngineClient
     max_model_len: int
+    vocab_size: int
     defaults: GenerationDefaults
     created: int
     source: dict[str, Any]
@@ -94,7 +96,14 @@ class ModelManager:
             ready.load_seconds,
         )
         model = LoadedModel(
-            name, tokenizer, engine, ready.max_model_len, defaults, int(time.time()), resolved.source
+            name=name,
+            tokenizer=tokenizer,
+            engine=engine,
+            max_model_len=ready.max_model_len,
+            vocab_size=ready.vocab_size,
+            defaults=defaults,
+            created=int(time.time()),
+            source=resolved.source,
         )
         self._models[name] = model
         return model

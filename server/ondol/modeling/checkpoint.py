@@ -5,7 +5,6 @@ models.
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,9 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._files = _find_files(folder)
-        self._file_by_name: dict[str, Path] = {}
-        for file in self._files:
-            with _open(file) as handle:
-                self._file_by_name.update(dict.fromkeys(handle.keys(), file))
-        self.size_bytes = sum(file.stat().st_size for file in self._files)
+        self._handles = {file: _open(file) for file in _find_files(folder)}
+        self._file_by_name = {name: file for file, handle in self._handles.items() for name in handle.keys()}  # noqa: SIM118 - not a dict
+        self.size_bytes = sum(file.stat().st_size for file in self._handles)
 
     @property
     def names(self) -> frozenset[str]:
@@ -47,15 +43,22 @@ class Checkpoint:
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """A tensor's shape, from the header."""
-        with _open(self._file_by_name[name]) as handle:
-            return tuple(handle.get_slice(name).get_shape())
+        return tuple(self._handle(name).get_slice(name).get_shape())
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor on the CPU, file by file; one at a time is in memory."""
-        for file in self._files:
-            with _open(file) as handle:
-                for name in handle.keys():  # noqa: SIM118 - not a dict
-                    yield name, handle.get_tensor(name)
+    def dtype_of(self, name: str) -> str:
+        """A tensor's dtype as the header spells it: F32, BF16, I32, U8, ..."""
+        return str(self._handle(name).get_slice(name).get_dtype())
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor on the CPU, backed by the mapped file until it is copied."""
+        try:
+            tensor: Tensor = self._handle(name).get_tensor(name)
+        except SafetensorError as error:
+            raise ModelRefused(f"{name} in {self._file_by_name[name]} cannot be read: {error}") from error
+        return tensor
+
+    def _handle(self, name: str) -> Any:
+        return self._handles[self._file_by_name[name]]
 
 
 def _find_files(folder: Path) -> list[Path]:

@@ -12,29 +12,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ondol.kernels.operators import mixture_of_experts, rms_norm, rotate, route, silu_mul
+from ondol.kernels.operators import rms_norm, rotate, route, silu_mul
 from ondol.kernels.paged_attention import AttentionMetadata, PagedKVCache, paged_attention, write_kv
 from ondol.modeling.architecture import Architecture, LayerKind
-from ondol.modeling.layers import Embedding, ExpertStack, Linear, RMSNorm, WeightSlot
+from ondol.modeling.layer_factory import LayerFactory, Projection
+from ondol.modeling.layers import Embedding, ExpertsShape, Linear, ProjectionShape, RMSNorm
 from ondol.modeling.rope import RotaryTable
+from ondol.modeling.slots import HasSlots, WeightSlot
 
 
 class Attention(nn.Module):
     """Grouped-query attention with rotary positions over the paged cache."""
 
-    def __init__(self, arch: Architecture, name: str, window: int | None) -> None:
+    def __init__(self, arch: Architecture, make: LayerFactory, name: str, window: int | None) -> None:
         super().__init__()
         self.num_heads, self.num_kv_heads, self.head_dim = arch.num_heads, arch.num_kv_heads, arch.head_dim
         self.window = window
         self.scale = arch.head_dim**-0.5
         query_width, kv_width = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        self.qkv = Linear(
-            [f"{name}.q_proj", f"{name}.k_proj", f"{name}.v_proj"],
-            arch.hidden_size,
-            [query_width, kv_width, kv_width],
-            bias=arch.qkv_bias,
+        self.qkv = make.projection(
+            ProjectionShape(
+                (f"{name}.q_proj", f"{name}.k_proj", f"{name}.v_proj"),
+                arch.hidden_size,
+                (query_width, kv_width, kv_width),
+                arch.qkv_bias,
+            )
         )
-        self.output = Linear([f"{name}.o_proj"], query_width, [arch.hidden_size], bias=arch.output_bias)
+        self.output = make.projection(
+            ProjectionShape((f"{name}.o_proj",), query_width, (arch.hidden_size,), arch.output_bias)
+        )
 
     def forward(
         self,
@@ -46,50 +52,63 @@ class Attention(nn.Module):
     ) -> Tensor:
         """[T, H] -> [T, H]; stores the rows' keys and values on the way."""
         heads = self.qkv(hidden).view(hidden.shape[0], -1, self.head_dim)
-        query, key, value = heads.split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=1)
+        widths = [self.num_heads, self.num_kv_heads, self.num_kv_heads]
+        query, key, value = torch.split(heads, widths, dim=1)
         write_kv(keys, rotate(key, *rotary), metadata.slots)
         write_kv(values, value, metadata.slots)
         attended = paged_attention(rotate(query, *rotary), keys, values, metadata, self.scale, self.window)
-        return self.output(attended.flatten(1))  # type: ignore[no-any-return]
+        return self.output(attended.flatten(1))
 
 
 class FeedForward(nn.Module):
     """Dense SwiGLU block."""
 
-    def __init__(self, name: str, hidden_size: int, intermediate_size: int, *, bias: bool) -> None:
+    def __init__(
+        self, make: LayerFactory, name: str, hidden_size: int, intermediate_size: int, *, bias: bool
+    ) -> None:
         super().__init__()
-        widths = [intermediate_size, intermediate_size]
-        self.gate_up = Linear([f"{name}.gate_proj", f"{name}.up_proj"], hidden_size, widths, bias=bias)
-        self.down = Linear([f"{name}.down_proj"], intermediate_size, [hidden_size], bias=bias)
+        self.gate_up = make.projection(
+            ProjectionShape(
+                (f"{name}.gate_proj", f"{name}.up_proj"),
+                hidden_size,
+                (intermediate_size, intermediate_size),
+                bias,
+            )
+        )
+        self.down = make.projection(
+            ProjectionShape((f"{name}.down_proj",), intermediate_size, (hidden_size,), bias)
+        )
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[T, H] -> [T, H]."""
-        return self.down(silu_mul(self.gate_up(hidden)))  # type: ignore[no-any-return]
+        return self.down(silu_mul(self.gate_up(hidden)))
 
 
 class SparseFeedForward(nn.Module):
     """Qwen1.5-MoE's block: routed experts plus a gated shared expert."""
 
-    def __init__(self, arch: Architecture, name: str) -> None:
+    def __init__(self, arch: Architecture, make: LayerFactory, name: str) -> None:
         super().__init__()
         assert arch.experts is not None
         self.sizes = arch.experts
         hidden = arch.hidden_size
-        self.router = Linear([f"{name}.gate"], hidden, [self.sizes.num_experts], bias=False)
-        self.experts = ExpertStack(
-            f"{name}.experts", self.sizes.num_experts, hidden, self.sizes.intermediate_size
+        # Router and gate decide where a row goes: tiny, and never quantized.
+        router = ProjectionShape((f"{name}.gate",), hidden, (self.sizes.num_experts,))
+        self.router = Linear(router, make.dtype)
+        self.experts = make.experts(
+            ExpertsShape(f"{name}.experts", self.sizes.num_experts, hidden, self.sizes.intermediate_size)
         )
         self.shared = FeedForward(
-            f"{name}.shared_expert", hidden, self.sizes.shared_intermediate_size, bias=False
+            make, f"{name}.shared_expert", hidden, self.sizes.shared_intermediate_size, bias=False
         )
-        self.shared_gate = Linear([f"{name}.shared_expert_gate"], hidden, [1], bias=False)
+        self.shared_gate = Linear(ProjectionShape((f"{name}.shared_expert_gate",), hidden, (1,)), make.dtype)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[T, H] -> [T, H]."""
         weights, chosen = route(
             self.router(hidden), self.sizes.num_experts_per_token, self.sizes.normalize_weights
         )
-        routed = mixture_of_experts(hidden, weights, chosen, self.experts.gate_up, self.experts.down)
+        routed = self.experts(hidden, weights, chosen)
         shared: Tensor = F.sigmoid(self.shared_gate(hidden)) * self.shared(hidden)
         return routed + shared
 
@@ -97,16 +116,17 @@ class SparseFeedForward(nn.Module):
 class DecoderLayer(nn.Module):
     """Attention and feed-forward, each behind a norm and added to the residual."""
 
-    def __init__(self, arch: Architecture, name: str, kind: LayerKind) -> None:
+    def __init__(self, arch: Architecture, make: LayerFactory, name: str, kind: LayerKind) -> None:
         super().__init__()
+        hidden = arch.hidden_size
         self.eps = arch.rms_norm_eps
-        self.input_norm = RMSNorm(f"{name}.input_layernorm", arch.hidden_size)
-        self.attention = Attention(arch, f"{name}.self_attn", kind.sliding_window)
-        self.post_attention_norm = RMSNorm(f"{name}.post_attention_layernorm", arch.hidden_size)
+        self.input_norm = RMSNorm(f"{name}.input_layernorm", hidden, make.dtype)
+        self.attention = Attention(arch, make, f"{name}.self_attn", kind.sliding_window)
+        self.post_attention_norm = RMSNorm(f"{name}.post_attention_layernorm", hidden, make.dtype)
         self.feed_forward = (
-            SparseFeedForward(arch, f"{name}.mlp")
+            SparseFeedForward(arch, make, f"{name}.mlp")
             if kind.is_sparse
-            else FeedForward(f"{name}.mlp", arch.hidden_size, arch.intermediate_size, bias=arch.mlp_bias)
+            else FeedForward(make, f"{name}.mlp", hidden, arch.intermediate_size, bias=arch.mlp_bias)
         )
 
     def forward(
@@ -132,24 +152,26 @@ class Decoder(nn.Module):
 
     rotary: RotaryTable
 
-    def __init__(self, arch: Architecture) -> None:
+    def __init__(self, arch: Architecture, make: LayerFactory) -> None:
         super().__init__()
         self.arch = arch
-        self.embedding = Embedding("model.embed_tokens", arch.vocab_size, arch.hidden_size)
+        self.num_kv_heads, self.head_dim = arch.num_kv_heads, arch.head_dim
+        self.embedding = Embedding("model.embed_tokens", arch.vocab_size, arch.hidden_size, make.dtype)
         self.layers = nn.ModuleList(
-            DecoderLayer(arch, f"model.layers.{index}", kind) for index, kind in enumerate(arch.layers)
+            DecoderLayer(arch, make, f"model.layers.{index}", kind) for index, kind in enumerate(arch.layers)
         )
-        self.norm = RMSNorm("model.norm", arch.hidden_size)
-        self.head = (
-            None
-            if arch.tie_word_embeddings
-            else Linear(["lm_head"], arch.hidden_size, [arch.vocab_size], bias=False)
-        )
+        self.norm = RMSNorm("model.norm", arch.hidden_size, make.dtype)
+        head = ProjectionShape(("lm_head",), arch.hidden_size, (arch.vocab_size,))
+        self.head: Projection | None = None if arch.tie_word_embeddings else make.head(head)
+
+    def allocate(self, device: torch.device) -> None:
+        """Move from the meta device to uninitialized memory."""
+        self.to_empty(device=device)
 
     def slots(self) -> Iterator[WeightSlot]:
         """Every checkpoint tensor that this model needs."""
         for module in self.modules():
-            if isinstance(module, (Linear, RMSNorm, Embedding, ExpertStack)):
+            if module is not self and isinstance(module, HasSlots):
                 yield from module.slots()
 
     def prepare(self, max_model_len: int) -> None:
@@ -181,13 +203,18 @@ class Decoder(nn.Module):
         for layer, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
             hidden = layer(hidden, rotary, keys, values, metadata)
         hidden = rms_norm(hidden[logit_rows], self.norm.weight, self.arch.rms_norm_eps)
-        head = self.embedding.weight if self.head is None else self.head.weight
-        return F.linear(hidden, head).to(torch.float32)
+        return self._head(hidden).to(torch.float32)
+
+    def _head(self, hidden: Tensor) -> Tensor:
+        if self.arch.tie_word_embeddings:
+            return self.embedding.as_head(hidden)
+        logits: Tensor = self.get_submodule("head")(hidden)
+        return logits
 
 
-def build_decoder(arch: Architecture, config: Any) -> Decoder:
+def build_decoder(arch: Architecture, config: Any, make: LayerFactory) -> Decoder:
     """A decoder on the meta device; its rotary frequencies, which are no weights, are real."""
     with torch.device("meta"):
-        decoder = Decoder(arch)
+        decoder = Decoder(arch, make)
     decoder.rotary = RotaryTable(config, arch.head_dim)
     return decoder

@@ -19,7 +19,9 @@ from transformers.modeling_utils import AttentionInterface
 from ondol.errors import ModelRefused
 from ondol.kernels.paged_attention import AttentionMetadata, PagedKVCache, paged_attention, write_kv
 from ondol.modeling.architecture import rope_type
-from ondol.modeling.layers import WeightSlot
+from ondol.modeling.layer_factory import LayerFactory
+from ondol.modeling.layers import ProjectionShape
+from ondol.modeling.slots import HasSlots, ParameterSlot, WeightSlot
 
 ATTENTION_NAME = "ondol"
 LAYER_TYPES = ("full_attention", "sliding_attention")
@@ -100,12 +102,24 @@ class GenericModel(nn.Module):
         self.windows = tuple(run.windows)
         ((self.num_kv_heads, self.head_dim),) = run.kv_shapes
 
+    def allocate(self, device: torch.device) -> None:
+        """Move from the meta device to uninitialized memory; tied weights stay one."""
+        self.to_empty(device=device)
+        self.network.tie_weights()
+
     def slots(self) -> Iterator[WeightSlot]:
-        """Every parameter under its own name, tied ones once."""
+        """What our projections ask for, and every other parameter under its own name, tied ones once."""
+        own: set[int] = set()
+        for module in self.network.modules():
+            parameter_ids = [id(parameter) for parameter in module.parameters()]
+            if isinstance(module, HasSlots):
+                own.update(parameter_ids)
+                yield from module.slots()
         for name, parameter in self.network.named_parameters():
-            module_name, _, attribute = name.rpartition(".")
-            module = self.network.get_submodule(module_name)
-            yield WeightSlot(name, module, attribute, 0, parameter.shape[0])
+            if id(parameter) not in own:
+                module_name, _, attribute = name.rpartition(".")
+                module = self.network.get_submodule(module_name)
+                yield ParameterSlot(name, module, attribute, 0, parameter.shape[0])
 
     def prepare(self, max_model_len: int) -> None:
         """Rebuild the rotary frequencies, which are no weights and were lost on the meta device."""
@@ -135,8 +149,8 @@ class GenericModel(nn.Module):
         return result.logits[0].to(torch.float32)  # type: ignore[no-any-return]
 
 
-def build_generic(config: Any) -> GenericModel:
-    """Build a model that `describe` does not know, on the meta device.
+def build_generic(config: Any, make: LayerFactory) -> GenericModel:
+    """Build a model that `describe` does not know, on the meta device, its projections made by `make`.
 
     Raises:
         ModelRefused: names what Ondol does not implement.
@@ -150,7 +164,7 @@ def build_generic(config: Any) -> GenericModel:
             )
     except CODE_ERRORS as error:  # no causal LM class, or no replaceable attention
         raise _unfit(config, error) from error
-    network.eval().requires_grad_(False)
+    network.to(make.dtype).eval().requires_grad_(False)
     _check_buffers(network, config)
     run = DryRun(config)
     try:
@@ -161,6 +175,7 @@ def build_generic(config: Any) -> GenericModel:
         raise _unfit(config, error) from error
     if len(run.windows) != config.num_hidden_layers or len(run.kv_shapes) != 1:
         raise ModelRefused(f"{config.model_type}: not every layer is full or sliding attention of one shape")
+    _replace_projections(network, make)
     return GenericModel(network, run)
 
 
@@ -191,6 +206,21 @@ def _attention(
 def _unfit(config: Any, error: Exception) -> ModelRefused:
     reason = " ".join(str(error).split())[:200]
     return ModelRefused(f"{config.model_type} cannot be served: {type(error).__name__}: {reason}")
+
+
+def _replace_projections(network: Any, make: LayerFactory) -> None:
+    """Put the factory's projections where nn.Linear was; the head stays, for it may be tied."""
+    head = network.get_output_embeddings()
+    linears = [
+        (name, module)
+        for name, module in network.named_modules()
+        if type(module) is nn.Linear and module is not head
+    ]
+    for name, linear in linears:
+        parent_name, _, attribute = name.rpartition(".")
+        shape = ProjectionShape((name,), linear.in_features, (linear.out_features,), linear.bias is not None)
+        with torch.device("meta"):
+            setattr(network.get_submodule(parent_name), attribute, make.projection(shape))
 
 
 def _check_config(config: Any) -> None:

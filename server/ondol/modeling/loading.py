@@ -3,30 +3,52 @@
 Builds the model on the meta device, allocates it on the target device and streams the weights in.
 """
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ondol.errors import ModelRefused
 from ondol.kernels.paged_attention import AttentionMetadata, PagedKVCache
 from ondol.modeling.architecture import describe, read_config
 from ondol.modeling.checkpoint import Checkpoint
 from ondol.modeling.decoder import build_decoder
-from ondol.modeling.generic import GenericModel, build_generic
+from ondol.modeling.layer_factory import LayerFactory, PlainLayers
+from ondol.modeling.quantization.on_load import OnLoad, OnLoadLayers
+from ondol.modeling.slots import WeightSlot
 from ondol.modeling.weight_loader import load_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Model(Protocol):
-    """A model that runs flat ragged batches; `Decoder` and `GenericModel` are two."""
+    """A model that runs flat ragged batches; `Decoder` and `GenericModel` are two.
+
+    Attributes:
+        num_kv_heads, head_dim: shape of the keys and values that it caches.
+    """
+
+    num_kv_heads: int
+    head_dim: int
+
+    def allocate(self, device: torch.device) -> None:
+        """Move from the meta device to uninitialized memory."""
+        ...
+
+    def slots(self) -> Iterator[WeightSlot]:
+        """What it needs from the checkpoint."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All weights, in whatever form they are stored."""
+        ...
 
     def prepare(self, max_model_len: int) -> None:
-        """Build what depends on the context length."""
+        """Build what depends on the context length, once the weights are in."""
         ...
 
     def forward(
@@ -76,6 +98,8 @@ def load_model(
     folder: Path,
     device: torch.device,
     dtype: str,
+    *,
+    on_load: OnLoad | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> LoadedWeights:
     """Load a model folder.
@@ -84,6 +108,7 @@ def load_model(
         folder: Hugging Face layout, safetensors.
         device: where the weights go.
         dtype: "auto", "float32", "bfloat16" or "float16".
+        on_load: quantize full-precision weights as they stream in; None leaves them.
         on_progress: called with bytes done and bytes in all.
 
     Raises:
@@ -91,26 +116,35 @@ def load_model(
     """
     config = read_config(folder)
     compute_dtype = choose_dtype(dtype, config, device)
-    arch = describe(config)
-    model = build_generic(config) if arch is None else build_decoder(arch, config)
+    make: LayerFactory = (
+        PlainLayers(compute_dtype) if on_load is None else OnLoadLayers(on_load, compute_dtype)
+    )
+    model = _build(config, make)
+    context_length = _context_length(config)
     checkpoint = Checkpoint(folder)
-    model.to(dtype=compute_dtype).to_empty(device=device)
-    if isinstance(model, GenericModel):
-        model.network.tie_weights()
-    sizes = model if isinstance(model, GenericModel) else model.arch
+    model.allocate(device)
     ignored = frozenset({"lm_head.weight"}) if config.tie_word_embeddings else frozenset[str]()
     load_weights(model.slots(), checkpoint, ignored=ignored, on_progress=on_progress)
     return LoadedWeights(
-        model=model.eval(),
+        model=model,
         dtype=compute_dtype,
         vocab_size=config.vocab_size,
         num_layers=config.num_hidden_layers,
-        num_kv_heads=sizes.num_kv_heads,
-        head_dim=sizes.head_dim,
-        context_length=_context_length(config),
+        num_kv_heads=model.num_kv_heads,
+        head_dim=model.head_dim,
+        context_length=context_length,
         weights_bytes=sum(parameter.nbytes for parameter in model.parameters()),
         notes=_notes(config),
     )
+
+
+def _build(config: Any, make: LayerFactory) -> Model:
+    arch = describe(config)
+    if arch is not None:
+        return build_decoder(arch, config, make)
+    # transformers' modelling code takes seconds to import, and most models do not need it.
+    model: Model = importlib.import_module("ondol.modeling.generic").build_generic(config, make)
+    return model
 
 
 def _context_length(config: Any) -> int:

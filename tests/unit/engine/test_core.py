@@ -1,7 +1,7 @@
 """The engine's three beats from outside: what ends a request, what is refused, what an abort frees."""
 
 import pytest
-from support.fake_runner import FakeRunner, expected_tokens
+from support.fake_runner import VOCAB_SIZE, FakeRunner, expected_tokens
 
 from ondol.engine.batch import Batch
 from ondol.engine.block_manager import BlockManager
@@ -16,7 +16,9 @@ PROMPT = [1, 2, 3]
 def make_core(end_token_ids: frozenset[int] = frozenset(), runner: FakeRunner | None = None) -> EngineCore:
     block_manager = BlockManager(32, 4)
     scheduler = Scheduler(block_manager, 8, 64)
-    return EngineCore(runner or FakeRunner(32, 4, 64), scheduler, block_manager, end_token_ids, 100)
+    return EngineCore(
+        runner or FakeRunner(32, 4, 64), scheduler, block_manager, end_token_ids, 100, VOCAB_SIZE
+    )
 
 
 def run(core: EngineCore, params: SamplingParams, prompt_ids: list[int] = PROMPT) -> list[TokenOutput]:
@@ -114,3 +116,26 @@ def test_stats_count_prefix_hits_in_tokens():
     assert core.stats().prefix_query_tokens == 26
     assert core.stats().prefix_hit_tokens == 12
     assert outputs[0].num_cached_tokens == 12
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"prompt_ids": [1, VOCAB_SIZE]},
+        {"prompt_ids": [-1]},
+        {"params": SamplingParams(max_tokens=3, stop_token_ids=(VOCAB_SIZE,))},
+        {"params": SamplingParams(max_tokens=3, logit_bias=((VOCAB_SIZE + 5, 1.0),))},
+    ],
+)
+def test_a_token_id_beyond_the_vocabulary_is_refused_and_harms_no_neighbour(bad):
+    core = make_core(end_token_ids=frozenset({VOCAB_SIZE + 1}))
+    good = AddRequest(request_id="good", prompt_ids=PROMPT, params=SamplingParams(max_tokens=3, min_tokens=2))
+    core.add(good)
+    message = {"request_id": "r", "prompt_ids": PROMPT, "params": SamplingParams(max_tokens=3)} | bad
+    (refusal,) = core.add(AddRequest(**message))
+    assert (refusal.finish_reason, refusal.request_id) == ("error", "r")
+    assert "is not among the model's" in refusal.error
+    outputs = []
+    while core.has_work:
+        outputs += core.step()
+    assert tokens_of(outputs) == expected_tokens(PROMPT, 3)

@@ -37,6 +37,7 @@ FROM_ENGINE = [
         device="cpu",
         dtype="float32",
         max_model_len=64,
+        vocab_size=512,
         block_size=16,
         num_blocks=4,
         weights_bytes=1,

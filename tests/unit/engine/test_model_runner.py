@@ -97,10 +97,6 @@ def test_a_poisoned_request_does_not_reach_those_that_run_beside_it(poisoned_cor
     assert second + tokens["2"] == expected[2]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="blocks of an aborted request keep NaN, which the mask of the next owner does not hide",
-)
 def test_a_poisoned_request_that_is_aborted_leaves_its_blocks_usable(poisoned_core, expected):
     core = poisoned_core(num_blocks=8, max_num_batched_tokens=8)
     add(core, "poisoned", [POISON] * 24)

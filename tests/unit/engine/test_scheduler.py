@@ -5,7 +5,7 @@ from collections import Counter
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support.fake_runner import FakeRunner, expected_tokens
+from support.fake_runner import VOCAB_SIZE, FakeRunner, expected_tokens
 
 from ondol.engine.block_manager import BlockManager
 from ondol.engine.core import EngineCore
@@ -20,7 +20,7 @@ def make_engine(
     block_manager = BlockManager(num_blocks, block_size, prefix_caching)
     scheduler = Scheduler(block_manager, max_num_seqs, budget)
     runner = FakeRunner(num_blocks, block_size, budget)
-    core = EngineCore(runner, scheduler, block_manager, frozenset({0}), num_blocks * block_size)
+    core = EngineCore(runner, scheduler, block_manager, frozenset({0}), num_blocks * block_size, VOCAB_SIZE)
     return core, scheduler, runner
 
 

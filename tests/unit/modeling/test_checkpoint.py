@@ -27,19 +27,19 @@ def write_shards(folder):
 def test_a_single_file_gives_its_tensors(tmp_path):
     save_file(FIRST, tmp_path / "model.safetensors")
     checkpoint = Checkpoint(tmp_path)
-    tensors = dict(checkpoint.tensors())
     assert checkpoint.names == FIRST.keys()
     assert checkpoint.shape_of("a.weight") == (2, 3)
     assert checkpoint.size_bytes == (tmp_path / "model.safetensors").stat().st_size
     for name, tensor in FIRST.items():
-        torch.testing.assert_close(tensors[name], tensor)
+        torch.testing.assert_close(checkpoint.tensor(name), tensor)
+    assert checkpoint.dtype_of("a.weight") == "F32"
 
 
 def test_shards_give_all_their_tensors_and_know_whose_is_whose(tmp_path):
     write_shards(tmp_path)
     checkpoint = Checkpoint(tmp_path)
     assert checkpoint.names == {"a.weight", "a.bias", "b.weight"}
-    assert {name for name, _ in checkpoint.tensors()} == checkpoint.names
+    torch.testing.assert_close(checkpoint.tensor("b.weight"), SECOND["b.weight"])
     assert checkpoint.file_of("b.weight").name == "model-00002-of-00002.safetensors"
 
 

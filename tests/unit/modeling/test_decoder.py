@@ -8,6 +8,7 @@ from support.forward import prompt_logits
 from ondol.modeling.architecture import describe
 from ondol.modeling.decoder import Decoder
 from ondol.modeling.generic import GenericModel
+from ondol.modeling.layer_factory import PlainLayers
 from ondol.modeling.loading import choose_dtype, load_model
 
 CPU = torch.device("cpu")
@@ -79,5 +80,5 @@ def test_auto_computes_in_float32_on_a_cpu_and_as_stored_on_a_gpu(tmp_path):
 def test_every_tensor_of_a_checkpoint_has_one_slot(tmp_path):
     model = reference_model(save_checkpoint(tmp_path, "llama"))
     with torch.device("meta"):
-        decoder = Decoder(describe(model.config))
-    assert sorted(slot.name for slot in decoder.slots()) == sorted(model.state_dict())
+        decoder = Decoder(describe(model.config), PlainLayers(torch.float32))
+    assert sorted(name for slot in decoder.slots() for name in slot.names) == sorted(model.state_dict())

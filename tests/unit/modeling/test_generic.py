@@ -11,6 +11,7 @@ from transformers import CONFIG_MAPPING
 from ondol.errors import ModelRefused
 from ondol.modeling.architecture import read_config
 from ondol.modeling.generic import DryRun, build_generic
+from ondol.modeling.layer_factory import PlainLayers
 from ondol.modeling.loading import load_model
 
 CPU = torch.device("cpu")
@@ -33,7 +34,9 @@ def config_only(folder, model_type, **options):
 @pytest.mark.parametrize("family", ["qwen3", "phi3", "olmo2"])
 def test_a_plain_causal_model_passes_on_its_config_alone(tmp_path, family):
     model_type, options = FAMILIES[family]
-    model = build_generic(read_config(config_only(tmp_path, model_type, **options)))
+    model = build_generic(
+        read_config(config_only(tmp_path, model_type, **options)), PlainLayers(torch.float32)
+    )
     assert len(model.windows) == 3
     assert all(parameter.is_meta for parameter in model.parameters())
 
@@ -128,7 +131,7 @@ def test_a_window_that_no_layer_names_is_refused():
 
 def test_windows_are_those_of_the_layers(tmp_path):
     options = {"use_sliding_window": True, "sliding_window": 11, "max_window_layers": 1}
-    model = build_generic(read_config(config_only(tmp_path, "qwen3", **options)))
+    model = build_generic(read_config(config_only(tmp_path, "qwen3", **options)), PlainLayers(torch.float32))
     assert model.windows == (None, 11, 11)
 
 

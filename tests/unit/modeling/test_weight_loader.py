@@ -106,7 +106,7 @@ def test_a_head_in_a_file_of_a_model_that_is_not_tied_is_needed(rewrite):
 def test_progress_never_goes_back_and_reaches_the_total(tmp_path, max_shard_size):
     seen = []
     folder = save_checkpoint(tmp_path, "llama", max_shard_size=max_shard_size)
-    load_model(folder, CPU, "float32", lambda done, total: seen.append((done, total)))
+    load_model(folder, CPU, "float32", on_progress=lambda done, total: seen.append((done, total)))
     done, totals = zip(*seen, strict=True)
     assert list(done) == sorted(done)
     assert done[0] < totals[0]

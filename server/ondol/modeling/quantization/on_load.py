@@ -1,0 +1,166 @@
+"""Quantizes full-precision weights while they stream in, as bitsandbytes would.
+
+Each source tensor is quantized by itself, in its own dtype and as it lies in the checkpoint, so that
+fused and stacked weights hold bit for bit what bitsandbytes makes of each tensor alone. Where we differ
+from LLM.int8: weights are stored the same way, but activations are not quantized.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ondol.kernels.quantized import NESTED_BLOCK_SIZE, QuantizedFormat, QuantizedMatrix
+from ondol.modeling.layer_factory import Experts, PlainLayers, Projection
+from ondol.modeling.layers import ExpertsShape, ProjectionShape
+from ondol.modeling.quantization.layers import QuantizedExperts, QuantizedLinear, SplitProjection
+from ondol.modeling.quantization.parts import MatrixPart, PartSource
+from ondol.modeling.slots import check_weights
+
+Method = Literal["int8", "nf4", "fp4"]
+
+BLOCK_SIZE = 64
+INT8_MAX = 127.0
+
+
+@dataclass(frozen=True, slots=True)
+class OnLoad:
+    """How to quantize: the fields of transformers' BitsAndBytesConfig that matter here.
+
+    Attributes:
+        method: "int8" (rows, as LLM.int8 stores them), "nf4" or "fp4" (blocks of 64).
+        compute_dtype: dtype of the products in 4 bits; None is the model's.
+        use_double_quant: quantize the scales of 4-bit blocks again.
+        skip_modules: names, or parts of names, of modules that stay as they are.
+        quantize_head: quantize lm_head too.
+    """
+
+    method: Method
+    compute_dtype: torch.dtype | None = None
+    use_double_quant: bool = False
+    skip_modules: tuple[str, ...] = ()
+    quantize_head: bool = False
+
+    def skips(self, name: str) -> bool:
+        """Whether a module stays as it is: its whole name, a prefix or a component is listed."""
+        return any(
+            name == skipped or name.startswith(f"{skipped}.") or f".{skipped}." in f".{name}."
+            for skipped in self.skip_modules
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Rows:
+    """LLM.int8's storage: symmetric int8 per row, scale = absmax / 127 (arXiv:2208.07339)."""
+
+    def names(self, prefix: str) -> tuple[str, ...]:
+        """The full-precision weight."""
+        return (f"{prefix}.weight",)
+
+    def fill(self, prefix: str, tensors: Mapping[str, Tensor], part: MatrixPart) -> None:
+        """Quantize by rows, after rounding to float16 as bitsandbytes does; raises BadTensor."""
+        name = f"{prefix}.weight"
+        weight = tensors[name]
+        check_weights(name, weight, part.source_shape)
+        codes, absmax, _ = _bitsandbytes().int8_vectorwise_quant(weight.to(torch.float16))
+        part.codes().copy_(codes)
+        part.scales().copy_((absmax.float() / INT8_MAX)[:, None])
+
+
+@dataclass(frozen=True, slots=True)
+class FourBitBlocks:
+    """NF4 or FP4 in blocks of 64, with or without double quantization (arXiv:2305.14314)."""
+
+    method: Literal["nf4", "fp4"]
+    use_double_quant: bool
+
+    def names(self, prefix: str) -> tuple[str, ...]:
+        """The full-precision weight."""
+        return (f"{prefix}.weight",)
+
+    def fill(self, prefix: str, tensors: Mapping[str, Tensor], part: MatrixPart) -> None:
+        """Quantize one source tensor; raises BadTensor."""
+        name = f"{prefix}.weight"
+        weight = tensors[name]
+        check_weights(name, weight, part.source_shape)
+        packed, state = _bitsandbytes().quantize_4bit(
+            weight.contiguous(),
+            blocksize=BLOCK_SIZE,
+            compress_statistics=self.use_double_quant,
+            quant_type=self.method,
+        )
+        codes = part.codes()
+        codes.copy_(packed.view(codes.shape))
+        if self.use_double_quant:
+            assert state.state2.blocksize == NESTED_BLOCK_SIZE
+            part.set_nested_scales(state.absmax, state.state2.absmax, state.offset, state.state2.code)
+        else:
+            scales = part.scales()
+            scales.copy_(state.absmax.view(scales.shape))
+
+
+class OnLoadLayers:
+    """A LayerFactory that quantizes what `OnLoad` says and leaves the rest as it is."""
+
+    def __init__(self, settings: OnLoad, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self._settings = settings
+        self._plain = PlainLayers(dtype)
+        self._compute_dtype = settings.compute_dtype or dtype
+        self._format = _format_of(settings)
+        self._source = _source_of(settings)
+
+    def projection(self, shape: ProjectionShape) -> Projection:
+        """Fused if every part is quantized and blocks end with the rows; else side by side."""
+        skipped = [self._settings.skips(name) for name in shape.names]
+        if all(skipped):
+            return self._plain.projection(shape)
+        is_flat = self._is_flat(shape.num_in)
+        if len(shape.names) > 1 and (is_flat or any(skipped)):
+            return SplitProjection([self.projection(part) for part in shape.split()])
+        matrix = QuantizedMatrix(self._format, shape.widths, shape.num_in, is_flat=is_flat)
+        return QuantizedLinear(shape, matrix, self._source, self.dtype, self._compute_dtype)
+
+    def experts(self, shape: ExpertsShape) -> Experts:
+        """Stacks; gate and up apart where blocks run across rows."""
+        if self._settings.skips(shape.name):
+            return self._plain.experts(shape)
+        hidden, width = shape.hidden_size, shape.intermediate_size
+        if self._is_flat(hidden):
+            gate_up = [self._stack(shape, (width,), hidden), self._stack(shape, (width,), hidden)]
+        else:
+            gate_up = [self._stack(shape, (width, width), hidden)]
+        down = self._stack(shape, (hidden,), width)
+        return QuantizedExperts(shape, gate_up, down, self._source, self._compute_dtype)
+
+    def head(self, shape: ProjectionShape) -> Projection:
+        """Quantized only if asked for."""
+        return self.projection(shape) if self._settings.quantize_head else self._plain.head(shape)
+
+    def _stack(self, shape: ExpertsShape, part_rows: tuple[int, ...], num_in: int) -> QuantizedMatrix:
+        return QuantizedMatrix(
+            self._format, part_rows, num_in, shape.num_experts, is_flat=self._is_flat(num_in)
+        )
+
+    def _is_flat(self, num_in: int) -> bool:
+        return self._format.group_size is not None and num_in % self._format.group_size != 0
+
+
+def _bitsandbytes() -> Any:
+    """bitsandbytes' functions, imported late: it takes a second, and only such a load needs it."""
+    return importlib.import_module("bitsandbytes.functional")
+
+
+def _format_of(settings: OnLoad) -> QuantizedFormat:
+    if settings.method == "int8":
+        return QuantizedFormat("int8", group_size=None)
+    return QuantizedFormat(settings.method, BLOCK_SIZE, has_nested_scales=settings.use_double_quant)
+
+
+def _source_of(settings: OnLoad) -> PartSource:
+    if settings.method == "int8":
+        return Int8Rows()
+    return FourBitBlocks(settings.method, settings.use_double_quant)
