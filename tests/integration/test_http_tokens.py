@@ -23,6 +23,14 @@ BLOCK_SIZE = 4
 BLOCK_BYTES = BLOCK_SIZE * 2 * 3 * 2 * 16 * 4
 EXACTLY = {"temperature": 0, "max_tokens": MAX_TOKENS}
 EXTENSIONS = {"ignore_eos": True, "return_token_ids": True}
+QUESTIONS = (
+    "Give me a short introduction to large language models.",
+    "대한민국의 수도는 어디인가요?",
+    "Write a haiku about a warm floor in winter. 😀",
+    "What is 17 times 3?",
+)
+# A tokenizer of 512 pieces makes many tokens of few words.
+SHORT_QUESTIONS = ("온돌?", "The quick brown fox", "😀")
 # Room for one of the longest requests and little more, and chunks of a few tokens.
 CRAMPED = (
     *("--no-enable-prefix-caching", "--block-size", str(BLOCK_SIZE), "--max-model-len", "100"),
@@ -44,6 +52,7 @@ class Family:
     """One checkpoint, what transformers makes of the prompts, and two daemons that serve it."""
 
     expected: list[list[int]]
+    expected_chats: list[tuple[str, list[int]]]
     with_prefix_cache: Daemon
     cramped: Daemon
 
@@ -57,7 +66,8 @@ def family(request, tmp_path_factory):
         cramped = daemons.enter_context(Daemon(str(folder), *CRAMPED))
         reference = reference_model(folder)
         expected = [reference_tokens(reference, prompt, MAX_TOKENS) for prompt in mixed_prompts()]
-        yield Family(expected, with_prefix_cache.wait_until_serving(), cramped.wait_until_serving())
+        chats = [reference_chat(folder, reference, question) for question in SHORT_QUESTIONS]
+        yield Family(expected, chats, with_prefix_cache.wait_until_serving(), cramped.wait_until_serving())
 
 
 def new_token_ids(chunk):
@@ -93,6 +103,38 @@ async def complete_one_by_one(daemon):
         ]
 
 
+async def chat_together(client, questions, options):
+    """Every question at once; every other answer is streamed."""
+    return await asyncio.gather(
+        *(chat(client, question, options, stream=index % 2 == 0) for index, question in enumerate(questions))
+    )
+
+
+async def chat(client, question, options, *, stream):
+    """(text, token ids) of a chat answer, streamed or whole."""
+    messages = [{"role": "user", "content": question}]
+    if not stream:
+        (choice,) = (await client.chat.completions.create(messages=messages, **options)).choices
+        return choice.message.content, choice.token_ids
+    text, token_ids = "", []
+    async for chunk in await client.chat.completions.create(messages=messages, **options, stream=True):
+        (choice,) = chunk.choices
+        text += choice.delta.content or ""
+        token_ids += new_token_ids(chunk)
+    return text, token_ids
+
+
+def reference_chat(folder, model, question, *, max_tokens=MAX_TOKENS, ends_itself=False):
+    """The same by transformers alone: its template, its generate(), its decode."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    messages = [{"role": "user", "content": question}]
+    prompt_ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+    token_ids = reference_tokens(model, prompt_ids, max_tokens)
+    if ends_itself and tokenizer.eos_token_id in token_ids:
+        token_ids = token_ids[: token_ids.index(tokenizer.eos_token_id) + 1]
+    return tokenizer.decode(token_ids, skip_special_tokens=True), token_ids
+
+
 async def test_prompts_run_together_and_again_from_the_prefix_cache(family):
     daemon = family.with_prefix_cache
     assert await complete_together(daemon) == family.expected
@@ -113,58 +155,26 @@ async def test_tiny_chunks_and_forced_preemption_without_the_prefix_cache(family
     assert metrics["ondol_prefix_cache_hit_tokens_total"] == 0
 
 
-QUESTIONS = (
-    "Give me a short introduction to large language models.",
-    "대한민국의 수도는 어디인가요?",
-    "Write a haiku about a warm floor in winter. 😀",
-    "What is 17 times 3?",
-)
-
-
-async def chat(client, question, *, stream):
-    """(text, token ids) of a chat answer, streamed or whole."""
-    options = {
-        "model": "starter",
-        "messages": [{"role": "user", "content": question}],
-        "temperature": 0,
-        "max_tokens": 32,
-        "extra_body": {"return_token_ids": True},
-    }
-    if not stream:
-        (choice,) = (await client.chat.completions.create(**options)).choices
-        return choice.message.content, choice.token_ids
-    text, token_ids = "", []
-    async for chunk in await client.chat.completions.create(**options, stream=True):
-        (choice,) = chunk.choices
-        text += choice.delta.content or ""
-        token_ids += new_token_ids(chunk)
-    return text, token_ids
-
-
-def reference_chat(model, tokenizer, question):
-    """The same by transformers alone: its template, its generate(), its decode."""
-    inputs = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}],
-        add_generation_prompt=True,
-        return_dict=True,
-        return_tensors="pt",
-    )
-    num_prompt_tokens = inputs["input_ids"].shape[1]
-    output = model.generate(**inputs, max_new_tokens=32, do_sample=False)
-    token_ids = output[0, num_prompt_tokens:].tolist()
-    return tokenizer.decode(token_ids, skip_special_tokens=True), token_ids
+async def test_chats_are_the_templates_prompt_continued(family):
+    options = {"model": "tiny", **EXACTLY, "extra_body": EXTENSIONS}
+    for daemon in (family.with_prefix_cache, family.cramped):
+        async with daemon.async_openai() as client:
+            assert await chat_together(client, SHORT_QUESTIONS, options) == family.expected_chats
 
 
 async def test_chats_with_the_starter_model_run_together_and_one_by_one(starter_daemon, starter_folder):
     model = reference_model(starter_folder)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(starter_folder)
-    expected = [reference_chat(model, tokenizer, question) for question in QUESTIONS]
+    expected = [
+        reference_chat(starter_folder, model, question, max_tokens=32, ends_itself=True)
+        for question in QUESTIONS
+    ]
+    options = {"model": "starter", "temperature": 0, "max_tokens": 32}
+    options["extra_body"] = {"return_token_ids": True}
     async with starter_daemon.async_openai() as client:
-        together = await asyncio.gather(
-            *(chat(client, question, stream=index % 2 == 0) for index, question in enumerate(QUESTIONS))
-        )
+        together = await chat_together(client, QUESTIONS, options)
         one_by_one = [
-            await chat(client, question, stream=index % 2 == 1) for index, question in enumerate(QUESTIONS)
+            await chat(client, question, options, stream=index % 2 == 1)
+            for index, question in enumerate(QUESTIONS)
         ]
     assert together == expected
     assert one_by_one == expected

@@ -7,6 +7,7 @@ import signal
 import socket
 
 import httpx
+import openai
 import pytest
 from support.daemon import Daemon, has_ended, poll
 from support.served_models import ENDLESS, save_served_model
@@ -52,6 +53,14 @@ def ask(daemon, **changes):
     return httpx.post(f"{daemon.url}/v1/completions", json=endless(**changes), timeout=60)
 
 
+async def read_with_openai(daemon):
+    async with daemon.async_openai() as client:
+        async for _ in await client.completions.create(
+            model="tiny", prompt="hi", max_tokens=ENDLESS, extra_body={"ignore_eos": True}, stream=True
+        ):
+            pass
+
+
 async def test_killed_under_streams_it_leaves_no_engine_behind(serve):
     daemon = serve().wait_until_serving()
     engine_id = engine_of(daemon)
@@ -86,7 +95,7 @@ def test_a_signal_while_it_loads_ends_both_processes(serve, which, expected_code
 async def test_the_first_signal_lets_streams_finish_and_turns_new_requests_away(serve, which):
     daemon = serve().wait_until_serving()
     engine_id = engine_of(daemon)
-    body = endless(max_tokens=600)
+    body = endless(max_tokens=1000)
     async with open_streams(daemon, NUM_STREAMS, body) as streams:
         daemon.send_signal(which)
         await asyncio.to_thread(daemon.wait_until_draining)
@@ -140,10 +149,13 @@ async def test_when_the_engine_is_killed_every_answer_ends_with_an_error_and_hea
     engine_id = engine_of(daemon)
     async with open_streams(daemon, NUM_STREAMS, endless()) as streams:
         whole = asyncio.create_task(asyncio.to_thread(ask, daemon))
-        await asyncio.to_thread(daemon.wait_for_metrics, {"ondol_requests_running": NUM_STREAMS + 1})
+        of_openai = asyncio.create_task(read_with_openai(daemon))
+        await asyncio.to_thread(daemon.wait_for_metrics, {"ondol_requests_running": NUM_STREAMS + 2})
         os.kill(engine_id, signal.SIGKILL)
         answers = await asyncio.gather(*streams)
         failed = await whole
+        with pytest.raises(openai.APIError, match="SIGKILL"):
+            await of_openai
     for events in answers:
         assert error_of(events)["code"] == "engine_failed"
         assert "SIGKILL" in error_of(events)["message"]
