@@ -20,6 +20,7 @@ READY = EngineReady(
     dtype="float32",
     max_model_len=256,
     vocab_size=512,
+    max_num_batched_tokens=128,
     block_size=16,
     num_blocks=64,
     weights_bytes=1,

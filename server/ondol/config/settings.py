@@ -71,7 +71,7 @@ class EngineSettings:
     quantization: str
     max_model_len: int | None
     max_num_seqs: int
-    max_num_batched_tokens: int
+    max_num_batched_tokens: int | None
     kv_cache_bytes: int | None
     block_size: int
     enable_prefix_caching: bool
@@ -97,8 +97,10 @@ class Settings(BaseSettings):
         None, description="Longest prompt plus answer, in tokens; auto takes the model's limit, or what fits."
     )
     max_num_seqs: int = Field(64, ge=1, description="Requests that run at the same time; more wait.")
-    max_num_batched_tokens: int = Field(
-        512, ge=1, description="Tokens computed in one step, over all requests."
+    max_num_batched_tokens: PositiveOrAuto = Field(
+        None,
+        description="Tokens computed in one step, over all requests; auto takes what the device computes in "
+        "a quarter of a second.",
     )
     kv_cache_memory: BytesOrAuto = Field(
         None, description="Memory for the KV cache, as 2GiB, 500MB or bytes; auto lets the engine choose."

@@ -26,7 +26,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, tag="config"):
         quantization: "none" for now.
         max_model_len: tokens of prompt plus output; None takes the model's own limit, or what fits.
         max_num_seqs: requests that run at once.
-        max_num_batched_tokens: tokens computed in one step, over all requests.
+        max_num_batched_tokens: tokens computed in one step, over all requests; None measures what the
+            device computes in a quarter of a second.
         kv_cache_bytes: memory for the paged KV cache; None lets the engine choose.
         block_size: tokens per KV block.
         enable_prefix_caching: reuse the blocks of equal prefixes.
@@ -40,7 +41,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, tag="config"):
     quantization: str = "none"
     max_model_len: int | None = None
     max_num_seqs: int = 64
-    max_num_batched_tokens: int = 512
+    max_num_batched_tokens: int | None = None
     kv_cache_bytes: int | None = None
     block_size: int = 16
     enable_prefix_caching: bool = True
@@ -78,6 +79,7 @@ class EngineReady(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     dtype: str
     max_model_len: int
     vocab_size: int
+    max_num_batched_tokens: int
     block_size: int
     num_blocks: int
     weights_bytes: int

@@ -26,6 +26,7 @@ from ondol.engine.messages import (
 from ondol.engine.model_runner import ModelRunner
 from ondol.engine.sampler import Sampler
 from ondol.engine.scheduler import Scheduler
+from ondol.engine.warm_up import choose_token_budget
 from ondol.errors import DeviceUnusable, DoesNotFit, OndolError
 from ondol.modeling.loading import load_model
 
@@ -82,7 +83,10 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
         device,
     )
     block_manager = BlockManager(plan.num_blocks, plan.block_size, config.enable_prefix_caching)
-    scheduler = Scheduler(block_manager, config.max_num_seqs, config.max_num_batched_tokens)
+    token_budget = config.max_num_batched_tokens or choose_token_budget(
+        runner, device, plan.num_blocks, plan.block_size, config.max_num_seqs
+    )
+    scheduler = Scheduler(block_manager, config.max_num_seqs, token_budget)
     end_token_ids = frozenset(config.end_token_ids)
     core = EngineCore(runner, scheduler, block_manager, end_token_ids, plan.max_model_len, weights.vocab_size)
     ready = EngineReady(
@@ -90,6 +94,7 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
         dtype=str(weights.dtype).removeprefix("torch."),
         max_model_len=plan.max_model_len,
         vocab_size=weights.vocab_size,
+        max_num_batched_tokens=token_budget,
         block_size=plan.block_size,
         num_blocks=plan.num_blocks,
         weights_bytes=weights.weights_bytes,

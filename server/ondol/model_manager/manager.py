@@ -85,7 +85,7 @@ class ModelManager:
             logger.warning("%s: %s", name, note)
         logger.info(
             "%s is ready on %s in %s: %.0f MiB of weights, %d tokens of KV cache in %.0f MiB, "
-            "context %d tokens, loaded in %.1f s",
+            "context %d tokens, %d tokens per step, loaded in %.1f s",
             name,
             ready.device,
             ready.dtype,
@@ -93,6 +93,7 @@ class ModelManager:
             ready.num_blocks * ready.block_size,
             ready.kv_cache_bytes / 2**20,
             ready.max_model_len,
+            ready.max_num_batched_tokens,
             ready.load_seconds,
         )
         model = LoadedModel(

@@ -75,7 +75,7 @@ def test_the_engine_group_translates_sizes_and_auto():
         quantization="none",
         max_model_len=None,
         max_num_seqs=64,
-        max_num_batched_tokens=512,
+        max_num_batched_tokens=None,
         kv_cache_bytes=2 * 2**30,
         block_size=16,
         enable_prefix_caching=True,

@@ -38,6 +38,7 @@ FROM_ENGINE = [
         dtype="float32",
         max_model_len=64,
         vocab_size=512,
+        max_num_batched_tokens=128,
         block_size=16,
         num_blocks=4,
         weights_bytes=1,
