@@ -119,7 +119,7 @@ def load_model(
     make: LayerFactory = (
         PlainLayers(compute_dtype) if on_load is None else OnLoadLayers(on_load, compute_dtype)
     )
-    model = _build(config, make)
+    model = build_model(config, make)
     context_length = _context_length(config)
     checkpoint = Checkpoint(folder)
     model.allocate(device)
@@ -138,7 +138,8 @@ def load_model(
     )
 
 
-def _build(config: Any, make: LayerFactory) -> Model:
+def build_model(config: Any, make: LayerFactory) -> Model:
+    """A model without memory, on the meta device; raises ModelRefused for what would run wrongly."""
     arch = describe(config)
     if arch is not None:
         return build_decoder(arch, config, make)

@@ -36,7 +36,7 @@ def load_weights(
         ModelRefused: names the tensor and file that do not fit.
     """
     slots = list(slots)
-    _check_names(frozenset(name for slot in slots for name in slot.names), checkpoint, ignored)
+    check_names(frozenset(name for slot in slots for name in slot.names), checkpoint, ignored)
     done_bytes = 0
     for slot in slots:
         tensors = {name: checkpoint.tensor(name) for name in slot.names}
@@ -52,7 +52,8 @@ def load_weights(
         on_progress(checkpoint.size_bytes, checkpoint.size_bytes)
 
 
-def _check_names(needed: frozenset[str], checkpoint: Checkpoint, ignored: frozenset[str]) -> None:
+def check_names(needed: frozenset[str], checkpoint: Checkpoint, ignored: frozenset[str]) -> None:
+    """Raise ModelRefused unless the checkpoint holds the needed tensors, and no others but the ignored."""
     missing = sorted(needed - checkpoint.names)
     if missing:
         raise ModelRefused(f"{checkpoint.folder} lacks {_count(missing)}")
