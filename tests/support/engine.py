@@ -13,6 +13,7 @@ from ondol.engine.sampler import Sampler
 from ondol.engine.sampling_params import SamplingParams
 from ondol.engine.scheduler import Scheduler
 from ondol.modeling.loading import load_model
+from ondol.modeling.quantization.on_load import OnLoad
 
 CPU = torch.device("cpu")
 
@@ -26,9 +27,10 @@ def build_core(
     max_num_batched_tokens: int = 64,
     enable_prefix_caching: bool = True,
     end_token_ids: frozenset[int] = frozenset(),
+    on_load: OnLoad | None = None,
 ) -> EngineCore:
     """Load a folder in float32 and build the engine round it, with a pool of the given size."""
-    weights = load_model(folder, CPU, "float32")
+    weights = load_model(folder, CPU, "float32", on_load=on_load)
     shape = KVShape(weights.num_layers, weights.num_kv_heads, weights.head_dim)
     max_model_len = min(weights.context_length, num_blocks * block_size)
     weights.model.prepare(max_model_len)

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
+from ondol.engine.messages import StoredWeights
+
 FinishReason = Literal["stop", "length"]
 
 # vLLM's extension: the tokens of a choice, if the request says return_token_ids.
@@ -130,3 +132,27 @@ class ModelList(Struct, frozen=True):
 
     data: list[ModelCard]
     object: Literal["list"] = "list"
+
+
+class KVCacheInfo(Struct, frozen=True):
+    """The KV cache: its memory, what it holds and in which units."""
+
+    num_bytes: int
+    num_tokens: int
+    block_size: int
+
+
+class ModelInfo(Struct, frozen=True):
+    """The answer of /models/info; `stored` and `unquantized` as `WeightsReport` has them."""
+
+    id: str
+    device: str
+    dtype: str
+    max_model_len: int
+    weights_bytes: int
+    stored: tuple[StoredWeights, ...]
+    unquantized: tuple[str, ...]
+    kv_cache: KVCacheInfo
+    load_seconds: float
+    notes: tuple[str, ...]
+    object: Literal["model.info"] = "model.info"

@@ -1,4 +1,4 @@
-"""GET /v1/models: which models are served.
+"""GET /v1/models: which models are served. GET /models/info: how one of them is stored and runs.
 
 Knows nothing about loading. Invariant: a name listed here is one that requests may use.
 """
@@ -9,9 +9,9 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from ondol.api.answers import ModelCard, ModelList
+from ondol.api.answers import KVCacheInfo, ModelCard, ModelInfo, ModelList
 from ondol.api.context import context_of
-from ondol.errors import ModelNotFound
+from ondol.errors import InvalidRequest, ModelNotFound
 from ondol.model_manager.manager import LoadedModel
 
 router = APIRouter()
@@ -27,11 +27,38 @@ async def list_models(request: Request) -> Response:
 @router.get("/v1/models/{name:path}", summary="Describe one served model")
 async def retrieve_model(request: Request, name: str) -> Response:
     """OpenAI's model object; names may hold slashes, as Hub ids do."""
+    return _json(_card(_served(request, name)))
+
+
+@router.get("/models/info", summary="Tell how a served model is stored and runs")
+async def model_info(request: Request, model: str | None = None) -> Response:
+    """Weights by kind with real bits per weight, what stayed unquantized, device and KV cache."""
+    if not model:
+        raise InvalidRequest("Name the model: /models/info?model=NAME", param="model")
+    served = _served(request, model)
+    ready = served.engine.ready
+    return _json(
+        ModelInfo(
+            id=served.name,
+            device=ready.device,
+            dtype=ready.dtype,
+            max_model_len=ready.max_model_len,
+            weights_bytes=ready.weights_bytes,
+            stored=ready.weights.stored,
+            unquantized=ready.weights.unquantized,
+            kv_cache=KVCacheInfo(ready.kv_cache_bytes, ready.num_blocks * ready.block_size, ready.block_size),
+            load_seconds=ready.load_seconds,
+            notes=ready.notes,
+        )
+    )
+
+
+def _served(request: Request, name: str) -> LoadedModel:
     models = context_of(request).manager.served()
     wanted = unicodedata.normalize("NFC", name)
     for model in models:
         if model.name == wanted:
-            return _json(_card(model))
+            return model
     raise ModelNotFound(name, tuple(model.name for model in models))
 
 

@@ -5,6 +5,7 @@ of `Settings`, and each value knows its origin.
 """
 
 from ondol.config.loading import Origin, OriginKind, flag_name, load_settings, resolve_settings
+from ondol.config.quantization import QuantizationSettings
 from ondol.config.settings import (
     AUTO,
     ENV_PREFIX,
@@ -22,6 +23,7 @@ __all__ = [
     "EngineSettings",
     "Origin",
     "OriginKind",
+    "QuantizationSettings",
     "Settings",
     "accepts_auto",
     "flag_name",

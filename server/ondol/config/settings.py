@@ -13,6 +13,17 @@ import platformdirs
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from ondol.config.quantization import (
+    ComputeDtype,
+    Method,
+    ModuleNames,
+    NoMainWeights,
+    NoOffload,
+    OutlierThreshold,
+    QuantizationSettings,
+    QuantStorage,
+    QuantType,
+)
 from ondol.errors import ConfigError
 
 ENV_PREFIX = "ONDOL_"
@@ -68,7 +79,7 @@ class EngineSettings:
 
     device: str
     dtype: str
-    quantization: str
+    quantization: QuantizationSettings
     max_model_len: int | None
     max_num_seqs: int
     max_num_batched_tokens: int | None
@@ -92,7 +103,34 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Precision of the weights; auto is float32 on CPU, the checkpoint's own on GPU."
     )
-    quantization: Literal["none"] = Field("none", description="Quantization of the weights.")
+    quantization: Method = Field(
+        "none", description="Quantize the weights on load; auto takes the most precise choice that fits."
+    )
+    quantize_lm_head: bool = Field(False, description="Quantize the language-model head too.")
+    bnb_4bit_compute_dtype: ComputeDtype = Field(
+        "auto", description="Dtype of the products with 4-bit weights; auto is the model's."
+    )
+    bnb_4bit_use_double_quant: bool = Field(
+        False, description="Quantize the scales of 4-bit blocks again: 4.127 instead of 4.5 bits per weight."
+    )
+    bnb_4bit_quant_storage: QuantStorage = Field(
+        "uint8", description="Dtype of the tensors that 4-bit codes are packed in; the bytes are the same."
+    )
+    bnb_4bit_quant_type: QuantType = Field(
+        "auto", description="As in BitsAndBytesConfig; the setting quantization decides, this must agree."
+    )
+    llm_int8_skip_modules: ModuleNames = Field(
+        (), description="Modules that no method quantizes, joined by commas: down_proj, model.layers.0."
+    )
+    llm_int8_threshold: OutlierThreshold = Field(
+        6.0, description="As in BitsAndBytesConfig; only 6.0 or 0.0: activations are not quantized here."
+    )
+    llm_int8_enable_fp32_cpu_offload: NoOffload = Field(
+        False, description="As in BitsAndBytesConfig; only off: models are not split between devices."
+    )
+    llm_int8_has_fp16_weight: NoMainWeights = Field(
+        False, description="As in BitsAndBytesConfig; only off: 16-bit main weights are for training."
+    )
     max_model_len: PositiveOrAuto = Field(
         None, description="Longest prompt plus answer, in tokens; auto takes the model's limit, or what fits."
     )
@@ -163,7 +201,14 @@ class Settings(BaseSettings):
         return EngineSettings(
             device=self.device,
             dtype=self.dtype,
-            quantization=self.quantization,
+            quantization=QuantizationSettings(
+                method=self.quantization,
+                compute_dtype=self.bnb_4bit_compute_dtype,
+                use_double_quant=self.bnb_4bit_use_double_quant,
+                quant_storage=self.bnb_4bit_quant_storage,
+                skip_modules=self.llm_int8_skip_modules,
+                quantize_lm_head=self.quantize_lm_head,
+            ),
             max_model_len=self.max_model_len,
             max_num_seqs=self.max_num_seqs,
             max_num_batched_tokens=self.max_num_batched_tokens,

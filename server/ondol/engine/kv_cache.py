@@ -16,6 +16,8 @@ from ondol.kernels.paged_attention import PagedKVCache
 CPU_SHARE = 0.25
 CPU_LIMIT_BYTES = 4 * 2**30
 CUDA_SHARE = 0.9
+# What --quantization auto leaves free on a CPU.
+CPU_RESERVE_BYTES = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +97,16 @@ def plan_kv_cache(
 def available_bytes(device: torch.device) -> int:
     """Memory that an engine may take for its cache when no size is asked for."""
     if device.type == "cuda":
-        free_bytes, total_bytes = torch.cuda.mem_get_info(device)
-        return max(0, free_bytes - int(total_bytes * (1 - CUDA_SHARE)))
-    page_bytes = os.sysconf("SC_PAGE_SIZE")
-    free_bytes = _mem_available_bytes() or os.sysconf("SC_AVPHYS_PAGES") * page_bytes
-    return min(int(free_bytes * CPU_SHARE), CPU_LIMIT_BYTES)
+        return free_bytes(device)
+    return min(int(_host_free_bytes() * CPU_SHARE), CPU_LIMIT_BYTES)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory for a whole engine: weights, cache and workspace; something is left for everybody else."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return max(0, free - int(total * (1 - CUDA_SHARE)))
+    return max(0, _host_free_bytes() - CPU_RESERVE_BYTES)
 
 
 def allocate(plan: KVPlan, shape: KVShape, dtype: torch.dtype, device: torch.device) -> PagedKVCache:
@@ -115,6 +122,10 @@ def allocate(plan: KVPlan, shape: KVShape, dtype: torch.dtype, device: torch.dev
         keys=tuple(layer() for _ in range(shape.num_layers)),
         values=tuple(layer() for _ in range(shape.num_layers)),
     )
+
+
+def _host_free_bytes() -> int:
+    return _mem_available_bytes() or os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _mem_available_bytes() -> int | None:

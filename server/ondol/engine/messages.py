@@ -16,6 +16,26 @@ FinishReason = Literal["stop", "length", "error"]
 LENGTH_PREFIX = struct.Struct(">I")
 
 
+class QuantizationConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How weights are quantized on load.
+
+    Attributes:
+        method: "none", "int8", "nf4", "fp4", or "auto": the most precise choice that fits the memory.
+        compute_dtype: of products with 4-bit weights; "auto" is the model's.
+        use_double_quant: quantize the scales of 4-bit blocks again; "auto" chooses this too.
+        quant_storage: dtype of the tensors that 4-bit codes are packed in, spelled as torch does.
+        skip_modules: names, prefixes or components of names of modules that stay as they are.
+        quantize_lm_head: quantize the head too.
+    """
+
+    method: str = "none"
+    compute_dtype: str = "auto"
+    use_double_quant: bool = False
+    quant_storage: str = "uint8"
+    skip_modules: tuple[str, ...] = ()
+    quantize_lm_head: bool = False
+
+
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, tag="config"):
     """First message to a new engine process: what to load and within which bounds.
 
@@ -23,7 +43,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, tag="config"):
         model_path: folder in Hugging Face layout.
         device: "cpu" or "cuda" ("auto" is resolved by the engine: cuda if usable).
         dtype: "auto", "float32", "bfloat16" or "float16".
-        quantization: "none" for now.
+        quantization: on load; a checkpoint that is quantized already takes "none" and "auto".
         max_model_len: tokens of prompt plus output; None takes the model's own limit, or what fits.
         max_num_seqs: requests that run at once.
         max_num_batched_tokens: tokens computed in one step, over all requests; None measures what the
@@ -38,7 +58,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, tag="config"):
     model_path: str
     device: str = "auto"
     dtype: str = "auto"
-    quantization: str = "none"
+    quantization: QuantizationConfig = QuantizationConfig()
     max_model_len: int | None = None
     max_num_seqs: int = 64
     max_num_batched_tokens: int | None = None
@@ -72,6 +92,38 @@ class LoadProgress(msgspec.Struct, frozen=True, tag="progress"):
     total_bytes: int
 
 
+class StoredWeights(msgspec.Struct, frozen=True, kw_only=True):
+    """Weights that are stored in one way.
+
+    Attributes:
+        kind: "float32", "bfloat16", "float16", "int8", "int4", "nf4", "fp4" or "fp8_e4m3".
+        container: dtype of the tensors that hold the codes.
+        num_modules: modules, as the checkpoint counts them: a fused stack counts its parts.
+        num_weights: weights that the codes stand for.
+        num_bytes: memory, scales and tables included.
+        bits_per_weight: measured over codes, scales and zeros.
+    """
+
+    kind: str
+    container: str
+    num_modules: int
+    num_weights: int
+    num_bytes: int
+    bits_per_weight: float
+
+
+class WeightsReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How a loaded model's weights are stored.
+
+    Attributes:
+        stored: one entry for each kind and container, largest first.
+        unquantized: modules that hold plain floating-point weights; `*` stands for any index.
+    """
+
+    stored: tuple[StoredWeights, ...] = ()
+    unquantized: tuple[str, ...] = ()
+
+
 class EngineReady(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     """The model is loaded and requests are welcome."""
 
@@ -85,6 +137,7 @@ class EngineReady(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     weights_bytes: int
     kv_cache_bytes: int
     load_seconds: float
+    weights: WeightsReport = WeightsReport()
     notes: tuple[str, ...] = ()
 
 

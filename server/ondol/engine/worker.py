@@ -7,6 +7,7 @@ expected failure of the load is reported to the API process, never raised.
 import time
 from pathlib import Path
 
+import msgspec
 import torch
 
 from ondol.engine.block_manager import BlockManager
@@ -22,8 +23,10 @@ from ondol.engine.messages import (
     LoadProgress,
     StepOutputs,
     TokenOutput,
+    WeightsReport,
 )
 from ondol.engine.model_runner import ModelRunner
+from ondol.engine.quantization import plan_on_load
 from ondol.engine.sampler import Sampler
 from ondol.engine.scheduler import Scheduler
 from ondol.engine.warm_up import choose_token_budget
@@ -71,7 +74,10 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     device = choose_device(config.device)
-    weights = load_model(Path(config.model_path), device, config.dtype, on_progress=Progress(channel))
+    on_load, choice_notes = plan_on_load(config, device)
+    weights = load_model(
+        Path(config.model_path), device, config.dtype, on_load=on_load, on_progress=Progress(channel)
+    )
     shape = KVShape(weights.num_layers, weights.num_kv_heads, weights.head_dim)
     asked = KVRequest(config.kv_cache_bytes, config.max_model_len, config.max_num_seqs, config.block_size)
     plan = plan_kv_cache(asked, shape, weights.dtype, weights.context_length, available_bytes(device))
@@ -100,7 +106,8 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
         weights_bytes=weights.weights_bytes,
         kv_cache_bytes=plan.size_bytes,
         load_seconds=time.monotonic() - started,
-        notes=(*weights.notes, *plan.notes),
+        weights=msgspec.convert(weights.report, WeightsReport, from_attributes=True),
+        notes=(*choice_notes, *weights.notes, *plan.notes),
     )
     return core, ready
 

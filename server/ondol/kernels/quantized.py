@@ -49,6 +49,7 @@ class QuantizedFormat:
         has_zeros: asymmetric integers.
         has_nested_scales: scales are themselves quantized (double quantization).
         scale_dtype: dtype of scales that are not nested.
+        storage_dtype: dtype of the tensor that 4-bit codes are packed in; the bytes are the same.
     """
 
     kind: Kind
@@ -56,6 +57,7 @@ class QuantizedFormat:
     has_zeros: bool = False
     has_nested_scales: bool = False
     scale_dtype: torch.dtype = torch.float32
+    storage_dtype: torch.dtype = torch.uint8
 
     @property
     def bits(self) -> int:
@@ -64,8 +66,17 @@ class QuantizedFormat:
 
     @property
     def code_dtype(self) -> torch.dtype:
-        """Container of the codes; two to a byte where they have 4 bits."""
+        """What codes are read as; two to a byte where they have 4 bits."""
         return {"int8": torch.int8, "fp8_e4m3": torch.float8_e4m3fn}.get(self.kind, torch.uint8)
+
+    @property
+    def container(self) -> torch.dtype:
+        """Dtype of the tensor that holds the codes."""
+        return self.code_dtype if self.bits == 8 else self.storage_dtype
+
+    def code_bytes(self, num_in: int) -> int:
+        """Bytes of the codes of a row of K weights."""
+        return num_in if self.bits == 8 else -(-num_in // 2)
 
     def num_groups(self, num_in: int) -> int:
         """Groups of a row of K weights; the last one may be short."""
@@ -123,7 +134,7 @@ class QuantizedMatrix(nn.Module):
             of them; such a matrix has one part and is stored as a single row of rows * K weights.
 
     Attributes:
-        codes: [.., rows, K] int8 or float8, or [.., rows, ceil(K / 2)] uint8.
+        packed: the codes, in the format's container.
         scales: [.., rows, num_groups], or None with nested scales.
         zeros: [.., rows, num_groups] int16, or None.
         column_order: [.., K] int64: column k of the codes belongs to input `column_order[k]` (desc_act),
@@ -146,11 +157,12 @@ class QuantizedMatrix(nn.Module):
             assert len(part_rows) == 1, "flat blocks cannot be fused"
             part_rows, num_in = (1,), part_rows[0] * num_in
         num_rows, num_groups = sum(part_rows), fmt.num_groups(num_in)
-        num_columns = num_in if fmt.bits == 8 else -(-num_in // 2)
+        num_columns, rest = divmod(fmt.code_bytes(num_in), fmt.container.itemsize)
+        assert rest == 0, "rows fill whole elements of the container"
         self.fmt = fmt
         self.num_in = num_in
         self.part_rows = part_rows
-        self.codes = _buffer((*lead, num_rows, num_columns), fmt.code_dtype)
+        self.packed = _buffer((*lead, num_rows, num_columns), fmt.container)
         self.scales: Tensor | None = None
         self.nested: NestedScales | None = None
         if fmt.has_nested_scales:
@@ -162,8 +174,13 @@ class QuantizedMatrix(nn.Module):
 
     def reorder_columns(self) -> None:
         """Make room for `column_order`, for checkpoints that sort their columns (desc_act)."""
-        lead = self.codes.shape[:-2]
+        lead = self.packed.shape[:-2]
         self.column_order = _buffer((*lead, self.num_in), torch.int64)
+
+    @property
+    def codes(self) -> Tensor:
+        """[.., rows, K] int8 or float8, or [.., rows, ceil(K / 2)] uint8: a view of `packed`."""
+        return self.packed.view(self.fmt.code_dtype)
 
     @property
     def num_weights(self) -> int:

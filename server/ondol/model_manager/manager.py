@@ -15,7 +15,7 @@ from typing import Any
 
 from ondol.config import EngineSettings
 from ondol.engine.client import EngineClient
-from ondol.engine.messages import EngineConfig, LoadProgress
+from ondol.engine.messages import EngineConfig, EngineReady, LoadProgress, QuantizationConfig
 from ondol.errors import ModelNotFound
 from ondol.model_manager.generation_defaults import GenerationDefaults
 from ondol.model_manager.resolve import ResolvedModel
@@ -81,21 +81,7 @@ class ModelManager:
         except BaseException:
             await engine.close()
             raise
-        for note in ready.notes:
-            logger.warning("%s: %s", name, note)
-        logger.info(
-            "%s is ready on %s in %s: %.0f MiB of weights, %d tokens of KV cache in %.0f MiB, "
-            "context %d tokens, %d tokens per step, loaded in %.1f s",
-            name,
-            ready.device,
-            ready.dtype,
-            ready.weights_bytes / 2**20,
-            ready.num_blocks * ready.block_size,
-            ready.kv_cache_bytes / 2**20,
-            ready.max_model_len,
-            ready.max_num_batched_tokens,
-            ready.load_seconds,
-        )
+        _log_load(name, ready)
         model = LoadedModel(
             name=name,
             tokenizer=tokenizer,
@@ -128,6 +114,36 @@ class ModelManager:
         await asyncio.gather(*(model.engine.close() for model in models))
 
 
+def _log_load(name: str, ready: EngineReady) -> None:
+    for note in ready.notes:
+        logger.warning("%s: %s", name, note)
+    for stored in ready.weights.stored:
+        logger.info(
+            "%s: %s, %d weights of %d modules in %.1f MiB of %s, %.3f bits per weight",
+            name,
+            stored.kind,
+            stored.num_weights,
+            stored.num_modules,
+            stored.num_bytes / 2**20,
+            stored.container,
+            stored.bits_per_weight,
+        )
+    if len(ready.weights.stored) > 1:
+        logger.info("%s: not quantized: %s", name, ", ".join(ready.weights.unquantized))
+    logger.info(
+        "%s is ready on %s in %s: %.0f MiB of weights, %d tokens of KV cache in %.0f MiB, "
+        "context %d tokens, loaded in %.1f s",
+        name,
+        ready.device,
+        ready.dtype,
+        ready.weights_bytes / 2**20,
+        ready.num_blocks * ready.block_size,
+        ready.kv_cache_bytes / 2**20,
+        ready.max_model_len,
+        ready.load_seconds,
+    )
+
+
 class _ProgressLog:
     """Logs a load's progress in steps of a quarter."""
 
@@ -149,7 +165,14 @@ def _engine_config(
         model_path=str(resolved.path),
         device=settings.device,
         dtype=settings.dtype,
-        quantization=settings.quantization,
+        quantization=QuantizationConfig(
+            method=settings.quantization.method,
+            compute_dtype=settings.quantization.compute_dtype,
+            use_double_quant=settings.quantization.use_double_quant,
+            quant_storage=settings.quantization.quant_storage,
+            skip_modules=settings.quantization.skip_modules,
+            quantize_lm_head=settings.quantization.quantize_lm_head,
+        ),
         max_model_len=settings.max_model_len,
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens,

@@ -209,18 +209,20 @@ def _unfit(config: Any, error: Exception) -> ModelRefused:
 
 
 def _replace_projections(network: Any, make: LayerFactory) -> None:
-    """Put the factory's projections where nn.Linear was; the head stays, for it may be tied."""
+    """Put the factory's projections where nn.Linear was; a tied head stays, for it is the embedding."""
     head = network.get_output_embeddings()
+    is_tied = network.config.tie_word_embeddings
     linears = [
         (name, module)
         for name, module in network.named_modules()
-        if type(module) is nn.Linear and module is not head
+        if type(module) is nn.Linear and not (module is head and is_tied)
     ]
     for name, linear in linears:
         parent_name, _, attribute = name.rpartition(".")
         shape = ProjectionShape((name,), linear.in_features, (linear.out_features,), linear.bias is not None)
+        make_one = make.head if linear is head else make.projection
         with torch.device("meta"):
-            setattr(network.get_submodule(parent_name), attribute, make.projection(shape))
+            setattr(network.get_submodule(parent_name), attribute, make_one(shape))
 
 
 def _check_config(config: Any) -> None:

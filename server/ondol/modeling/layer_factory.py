@@ -59,6 +59,10 @@ class LayerFactory(Protocol):
         """The language-model head, which usually is not quantized."""
         ...
 
+    def router(self, shape: ProjectionShape) -> Projection:
+        """A router or an expert's gate: small, decides where rows go, hardly ever quantized."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class PlainLayers:
@@ -75,5 +79,9 @@ class PlainLayers:
         return ExpertStack(shape, self.dtype)
 
     def head(self, shape: ProjectionShape) -> Projection:
+        """A matrix."""
+        return Linear(shape, self.dtype)
+
+    def router(self, shape: ProjectionShape) -> Projection:
         """A matrix."""
         return Linear(shape, self.dtype)

@@ -56,6 +56,12 @@ class ExpertsShape:
     hidden_size: int
     intermediate_size: int
 
+    def projections(self) -> Iterator[tuple[str, str, str]]:
+        """Checkpoint prefixes of each expert's gate, up and down projection."""
+        for expert in range(self.num_experts):
+            prefix = f"{self.name}.{expert}"
+            yield f"{prefix}.gate_proj", f"{prefix}.up_proj", f"{prefix}.down_proj"
+
 
 class Linear(nn.Module):
     """One or several projections of the same input, stacked: [T, K] -> [T, sum of their widths]."""

@@ -19,6 +19,7 @@ from ondol.modeling.checkpoint import Checkpoint
 from ondol.modeling.decoder import build_decoder
 from ondol.modeling.layer_factory import LayerFactory, PlainLayers
 from ondol.modeling.quantization.on_load import OnLoad, OnLoadLayers
+from ondol.modeling.report import WeightsReport, report_weights
 from ondol.modeling.slots import WeightSlot
 from ondol.modeling.weight_loader import load_weights
 
@@ -47,6 +48,10 @@ class Model(Protocol):
         """All weights, in whatever form they are stored."""
         ...
 
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
+        """All modules by their paths, itself included."""
+        ...
+
     def prepare(self, max_model_len: int) -> None:
         """Build what depends on the context length, once the weights are in."""
         ...
@@ -70,6 +75,7 @@ class LoadedWeights:
     Attributes:
         context_length: tokens that the model was made for.
         weights_bytes: memory of all parameters.
+        report: how they are stored.
         notes: what a user should know about this load.
     """
 
@@ -81,6 +87,7 @@ class LoadedWeights:
     head_dim: int
     context_length: int
     weights_bytes: int
+    report: WeightsReport
     notes: tuple[str, ...]
 
 
@@ -92,6 +99,36 @@ def choose_dtype(asked: str, config: Any, device: torch.device) -> torch.dtype:
         return torch.float32
     stored = config.dtype
     return stored if stored in DTYPES.values() else torch.bfloat16
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """A model on the meta device: all shapes, no weights.
+
+    Attributes:
+        config: transformers' config object.
+        dtype: of hidden states and of what is not quantized.
+        context_length: tokens that the model was made for.
+    """
+
+    config: Any
+    model: Model
+    dtype: torch.dtype
+    context_length: int
+
+
+def draw_model(folder: Path, device: torch.device, dtype: str, on_load: OnLoad | None = None) -> Blueprint:
+    """Build a folder's model without its weights; takes what `load_model` takes.
+
+    Raises:
+        ModelRefused: names what is wrong with the folder.
+    """
+    config = read_config(folder)
+    compute_dtype = choose_dtype(dtype, config, device)
+    make: LayerFactory = (
+        PlainLayers(compute_dtype) if on_load is None else OnLoadLayers(on_load, compute_dtype)
+    )
+    return Blueprint(config, build_model(config, make), compute_dtype, _context_length(config))
 
 
 def load_model(
@@ -114,27 +151,23 @@ def load_model(
     Raises:
         ModelRefused: names what is wrong; before any weight is read where config or header tell.
     """
-    config = read_config(folder)
-    compute_dtype = choose_dtype(dtype, config, device)
-    make: LayerFactory = (
-        PlainLayers(compute_dtype) if on_load is None else OnLoadLayers(on_load, compute_dtype)
-    )
-    model = build_model(config, make)
-    context_length = _context_length(config)
+    blueprint = draw_model(folder, device, dtype, on_load)
+    config, model = blueprint.config, blueprint.model
     checkpoint = Checkpoint(folder)
     model.allocate(device)
     ignored = frozenset({"lm_head.weight"}) if config.tie_word_embeddings else frozenset[str]()
     load_weights(model.slots(), checkpoint, ignored=ignored, on_progress=on_progress)
     return LoadedWeights(
         model=model,
-        dtype=compute_dtype,
+        dtype=blueprint.dtype,
         vocab_size=config.vocab_size,
         num_layers=config.num_hidden_layers,
         num_kv_heads=model.num_kv_heads,
         head_dim=model.head_dim,
-        context_length=context_length,
+        context_length=blueprint.context_length,
         weights_bytes=sum(parameter.nbytes for parameter in model.parameters()),
-        notes=_notes(config),
+        report=report_weights(model),
+        notes=_notes(config, on_load),
     )
 
 
@@ -155,7 +188,12 @@ def _context_length(config: Any) -> int:
     return length
 
 
-def _notes(config: Any) -> tuple[str, ...]:
+def _notes(config: Any, on_load: OnLoad | None) -> tuple[str, ...]:
+    notes = []
     if getattr(config, "pretraining_tp", 1) not in (1, None):
-        return (f"pretraining_tp={config.pretraining_tp} is ignored: it only changes how training rounded",)
-    return ()
+        notes.append(
+            f"pretraining_tp={config.pretraining_tp} is ignored: it only changes how training rounded"
+        )
+    if on_load is not None and on_load.quantize_head and config.tie_word_embeddings:
+        notes.append("the head stays as it is although it was to be quantized: it is the embedding, tied")
+    return tuple(notes)

@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from ondol.config import ApiConfig, EngineSettings, Settings, load_settings, setting_text
+from ondol.config import (
+    ApiConfig,
+    EngineSettings,
+    QuantizationSettings,
+    Settings,
+    load_settings,
+    setting_text,
+)
 from ondol.errors import ConfigError
 
 DEFAULT_TOML = Path(__file__).parents[3] / "configs" / "default.toml"
@@ -13,7 +20,7 @@ DEFAULT_TOML = Path(__file__).parents[3] / "configs" / "default.toml"
 
 def test_default_toml_documents_every_setting_and_no_other():
     text = DEFAULT_TOML.read_text(encoding="utf-8")
-    keys = re.findall(r"^(?:# )?([a-z_]+) = ", text, flags=re.MULTILINE)
+    keys = re.findall(r"^(?:# )?([a-z0-9_]+) = ", text, flags=re.MULTILINE)
     assert sorted(keys) == sorted(Settings.model_fields)
 
 
@@ -25,7 +32,7 @@ def test_default_toml_holds_the_defaults():
 def test_the_lines_that_default_toml_leaves_out_are_valid_too(tmp_path):
     text = DEFAULT_TOML.read_text(encoding="utf-8")
     given = tmp_path / "all.toml"
-    given.write_text(re.sub(r"^# ([a-z_]+ = )", r"\1", text, flags=re.MULTILINE), encoding="utf-8")
+    given.write_text(re.sub(r"^# ([a-z0-9_]+ = )", r"\1", text, flags=re.MULTILINE), encoding="utf-8")
     assert set(tomllib.loads(given.read_text(encoding="utf-8"))) == set(Settings.model_fields)
     assert load_settings({"config": str(given)}).api_key_file == Path("/etc/ondol/keys")
 
@@ -72,7 +79,7 @@ def test_the_engine_group_translates_sizes_and_auto():
     assert settings.engine() == EngineSettings(
         device="auto",
         dtype="auto",
-        quantization="none",
+        quantization=QuantizationSettings("none", "auto", False, "uint8", (), False),
         max_model_len=None,
         max_num_seqs=64,
         max_num_batched_tokens=None,

@@ -13,15 +13,24 @@ from ondol.engine.messages import (
     FromEngine,
     LoadFailed,
     LoadProgress,
+    QuantizationConfig,
     StepOutputs,
+    StoredWeights,
     ToEngine,
     TokenOutput,
+    WeightsReport,
     encode,
 )
 from ondol.engine.sampling_params import SamplingParams
 
 TO_ENGINE = [
-    EngineConfig(model_path="/models/온돌", max_model_len=4096, end_token_ids=(2, 7), num_threads=2),
+    EngineConfig(
+        model_path="/models/온돌",
+        quantization=QuantizationConfig(method="nf4", use_double_quant=True, skip_modules=("o_proj",)),
+        max_model_len=4096,
+        end_token_ids=(2, 7),
+        num_threads=2,
+    ),
     AddRequest(
         request_id="r1",
         prompt_ids=[1, 2, 3],
@@ -44,6 +53,19 @@ FROM_ENGINE = [
         weights_bytes=1,
         kv_cache_bytes=2,
         load_seconds=0.5,
+        weights=WeightsReport(
+            stored=(
+                StoredWeights(
+                    kind="nf4",
+                    container="uint8",
+                    num_modules=7,
+                    num_weights=128,
+                    num_bytes=72,
+                    bits_per_weight=4.5,
+                ),
+            ),
+            unquantized=("lm_head",),
+        ),
         notes=("a note",),
     ),
     LoadFailed("ModelRefused", "no"),

@@ -99,11 +99,13 @@ class QuantizedExperts(nn.Module):
     def forward(self, hidden: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
         """[T, H] -> [T, H]; weights and experts [T, top_k] come from the router."""
         wide = hidden.to(self.compute_dtype)
-        stacks: list[QuantizedMatrix] = list(self.gate_up)  # type: ignore[arg-type]
-        output = quantized_mixture_of_experts(
-            wide, weights.to(self.compute_dtype), experts, stacks, self.down
-        )
+        *gate_up, down = self.stacks()
+        output = quantized_mixture_of_experts(wide, weights.to(self.compute_dtype), experts, gate_up, down)
         return output.to(hidden.dtype)
+
+    def stacks(self) -> list[QuantizedMatrix]:
+        """Gate and up, fused or apart, then down."""
+        return [*self.gate_up, self.down]
 
     def slots(self) -> Iterator[WeightSlot]:
         """Gate, up and down of every expert."""
@@ -114,7 +116,7 @@ class QuantizedExperts(nn.Module):
             yield PartSlot(f"{prefix}.down_proj", self._source, MatrixPart(self.down, 0, expert))
 
     def _gate_up_parts(self, expert: int) -> list[MatrixPart]:
-        stacks: list[QuantizedMatrix] = list(self.gate_up)  # type: ignore[arg-type]
-        if len(stacks) == 1:
-            return [MatrixPart(stacks[0], index, expert) for index in range(2)]
-        return [MatrixPart(stack, 0, expert) for stack in stacks]
+        *gate_up, _ = self.stacks()
+        if len(gate_up) == 1:
+            return [MatrixPart(gate_up[0], index, expert) for index in range(2)]
+        return [MatrixPart(stack, 0, expert) for stack in gate_up]

@@ -2,28 +2,36 @@
 
 Each source tensor is quantized by itself, in its own dtype and as it lies in the checkpoint, so that
 fused and stacked weights hold bit for bit what bitsandbytes makes of each tensor alone. Where we differ
-from LLM.int8: weights are stored the same way, but activations are not quantized.
+from LLM.int8: weights are stored the same way, but activations are not quantized. Large tensors are
+quantized piece by piece, so that the scratch of bitsandbytes' operators does not grow with them.
 """
 
 import importlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from ondol.errors import ModelRefused
 from ondol.kernels.quantized import NESTED_BLOCK_SIZE, QuantizedFormat, QuantizedMatrix
 from ondol.modeling.layer_factory import Experts, PlainLayers, Projection
 from ondol.modeling.layers import ExpertsShape, ProjectionShape
 from ondol.modeling.quantization.layers import QuantizedExperts, QuantizedLinear, SplitProjection
 from ondol.modeling.quantization.parts import MatrixPart, PartSource
-from ondol.modeling.slots import check_weights
+from ondol.modeling.slots import BadTensor, check_weights
 
 Method = Literal["int8", "nf4", "fp4"]
 
+METHODS: Mapping[str, Method] = MappingProxyType({"int8": "int8", "nf4": "nf4", "fp4": "fp4"})
+
 BLOCK_SIZE = 64
 INT8_MAX = 127.0
+# Weights quantized at once; whole blocks. bitsandbytes' operators take some 20 bytes of scratch for each.
+PIECE_WEIGHTS = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,7 @@ class OnLoad:
         use_double_quant: quantize the scales of 4-bit blocks again.
         skip_modules: names, or parts of names, of modules that stay as they are.
         quantize_head: quantize lm_head too.
+        storage_dtype: dtype of the tensors that 4-bit codes are packed in.
     """
 
     method: Method
@@ -43,6 +52,7 @@ class OnLoad:
     use_double_quant: bool = False
     skip_modules: tuple[str, ...] = ()
     quantize_head: bool = False
+    storage_dtype: torch.dtype = torch.uint8
 
     def skips(self, name: str) -> bool:
         """Whether a module stays as it is: its whole name, a prefix or a component is listed."""
@@ -65,9 +75,16 @@ class Int8Rows:
         name = f"{prefix}.weight"
         weight = tensors[name]
         check_weights(name, weight, part.source_shape)
-        codes, absmax, _ = _bitsandbytes().int8_vectorwise_quant(weight.to(torch.float16))
-        part.codes().copy_(codes)
-        part.scales().copy_((absmax.float() / INT8_MAX)[:, None])
+        all_codes, all_scales = part.codes(), part.scales()
+        num_rows = max(1, PIECE_WEIGHTS // weight.shape[1])
+        for start in range(0, weight.shape[0], num_rows):
+            rows = slice(start, start + num_rows)
+            codes, absmax, _ = _bitsandbytes().int8_vectorwise_quant(weight[rows].to(torch.float16))
+            if not bool(absmax.isfinite().all()):
+                raise BadTensor(name, "holds values beyond float16, which int8 quantization rounds to")
+            # A row of zeros has no scale; what a division by it casts to depends on the processor.
+            all_codes[rows].copy_(codes.masked_fill_(absmax[:, None] == 0, 0))
+            all_scales[rows].copy_((absmax / INT8_MAX)[:, None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,20 +103,25 @@ class FourBitBlocks:
         name = f"{prefix}.weight"
         weight = tensors[name]
         check_weights(name, weight, part.source_shape)
-        packed, state = _bitsandbytes().quantize_4bit(
-            weight.contiguous(),
-            blocksize=BLOCK_SIZE,
-            compress_statistics=self.use_double_quant,
-            quant_type=self.method,
-        )
-        codes = part.codes()
-        codes.copy_(packed.view(codes.shape))
+        absmax = self._quantize_blocks(weight.contiguous().view(-1), part.codes().view(-1))
         if self.use_double_quant:
-            assert state.state2.blocksize == NESTED_BLOCK_SIZE
-            part.set_nested_scales(state.absmax, state.state2.absmax, state.offset, state.state2.code)
+            offset = absmax.mean()
+            codes, state = _bitsandbytes().quantize_blockwise(absmax - offset, blocksize=NESTED_BLOCK_SIZE)
+            part.set_nested_scales(codes, state.absmax, offset, state.code)
         else:
             scales = part.scales()
-            scales.copy_(state.absmax.view(scales.shape))
+            scales.copy_(absmax.view(scales.shape))
+
+    def _quantize_blocks(self, weights: Tensor, codes: Tensor) -> Tensor:
+        """Write the codes of [n] weights to [ceil(n / 2)]; returns the largest magnitude of each block."""
+        absmax = []
+        for start in range(0, weights.numel(), PIECE_WEIGHTS):
+            packed, state = _bitsandbytes().quantize_4bit(
+                weights[start : start + PIECE_WEIGHTS], blocksize=BLOCK_SIZE, quant_type=self.method
+            )
+            codes[start // 2 : start // 2 + packed.numel()].copy_(packed.view(-1))
+            absmax.append(state.absmax)
+        return torch.cat(absmax)
 
 
 class OnLoadLayers:
@@ -121,12 +143,12 @@ class OnLoadLayers:
         is_flat = self._is_flat(shape.num_in)
         if len(shape.names) > 1 and (is_flat or any(skipped)):
             return SplitProjection([self.projection(part) for part in shape.split()])
-        matrix = QuantizedMatrix(self._format, shape.widths, shape.num_in, is_flat=is_flat)
+        matrix = self._matrix(shape.names[0], shape.widths, shape.num_in)
         return QuantizedLinear(shape, matrix, self._source, self.dtype, self._compute_dtype)
 
     def experts(self, shape: ExpertsShape) -> Experts:
         """Stacks; gate and up apart where blocks run across rows."""
-        if self._settings.skips(shape.name):
+        if self._skips_experts(shape):
             return self._plain.experts(shape)
         hidden, width = shape.hidden_size, shape.intermediate_size
         if self._is_flat(hidden):
@@ -140,10 +162,34 @@ class OnLoadLayers:
         """Quantized only if asked for."""
         return self.projection(shape) if self._settings.quantize_head else self._plain.head(shape)
 
+    def router(self, shape: ProjectionShape) -> Projection:
+        """Never quantized: tiny, and it decides where rows go."""
+        return self._plain.router(shape)
+
     def _stack(self, shape: ExpertsShape, part_rows: tuple[int, ...], num_in: int) -> QuantizedMatrix:
-        return QuantizedMatrix(
-            self._format, part_rows, num_in, shape.num_experts, is_flat=self._is_flat(num_in)
-        )
+        return self._matrix(shape.name, part_rows, num_in, shape.num_experts)
+
+    def _matrix(
+        self, name: str, part_rows: tuple[int, ...], num_in: int, num_experts: int | None = None
+    ) -> QuantizedMatrix:
+        is_flat = self._is_flat(num_in)
+        fmt = self._format
+        if fmt.code_bytes(num_in * part_rows[0] if is_flat else num_in) % fmt.container.itemsize:
+            raise ModelRefused(
+                f"{name}: {part_rows[0]} x {num_in} 4-bit codes do not fill whole elements of "
+                f"{fmt.container}; set bnb_4bit_quant_storage to uint8"
+            )
+        return QuantizedMatrix(fmt, part_rows, num_in, num_experts, is_flat=is_flat)
+
+    def _skips_experts(self, shape: ExpertsShape) -> bool:
+        names = [name for expert in shape.projections() for name in expert]
+        skipped = [name for name in names if self._settings.skips(name)]
+        if skipped and len(skipped) < len(names):
+            raise ModelRefused(
+                f"llm_int8_skip_modules names {skipped[0]}, but not all of {shape.name}: "
+                "the experts of a layer are quantized together or not at all"
+            )
+        return bool(skipped)
 
     def _is_flat(self, num_in: int) -> bool:
         return self._format.group_size is not None and num_in % self._format.group_size != 0
@@ -151,13 +197,20 @@ class OnLoadLayers:
 
 def _bitsandbytes() -> Any:
     """bitsandbytes' functions, imported late: it takes a second, and only such a load needs it."""
+    # It warns of kernels for training and inference that are not used here.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     return importlib.import_module("bitsandbytes.functional")
 
 
 def _format_of(settings: OnLoad) -> QuantizedFormat:
     if settings.method == "int8":
         return QuantizedFormat("int8", group_size=None)
-    return QuantizedFormat(settings.method, BLOCK_SIZE, has_nested_scales=settings.use_double_quant)
+    return QuantizedFormat(
+        settings.method,
+        BLOCK_SIZE,
+        has_nested_scales=settings.use_double_quant,
+        storage_dtype=settings.storage_dtype,
+    )
 
 
 def _source_of(settings: OnLoad) -> PartSource:

@@ -1,0 +1,176 @@
+"""What a model needs in memory, before any weight is read, and which quantization makes it fit.
+
+Weights are counted over the model as it will be built, on the meta device, so that their bytes are exact;
+the workspace is an upper estimate. Knows nothing about devices: who asks says how much memory there is.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ondol.errors import DoesNotFit
+from ondol.kernels.quantized import QuantizedMatrix
+from ondol.modeling.loading import Blueprint, draw_model
+from ondol.modeling.quantization.on_load import OnLoad
+
+# Dequantizing a matrix by the torch reference makes unpacked codes, indices, values, spread scales and
+# their product: some 20 bytes for each of its weights at once.
+DEQUANTIZE_BYTES = 20
+# Float32 values per row of a step: hidden states and residual, q/k/v, gate and up and their product.
+HIDDEN_COPIES = 6
+INTERMEDIATE_COPIES = 3
+# Logits and what the sampler makes of them, float32.
+LOGIT_COPIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What has to fit beside the weights.
+
+    Attributes:
+        kv_cache_bytes: memory asked for the KV cache, or None.
+        max_model_len: context asked for in tokens, or None: the model's own.
+        max_num_seqs: requests that run at once.
+        max_num_batched_tokens: rows of a step.
+        kv_limit_bytes: the KV cache that the engine takes at most where no size was asked for.
+    """
+
+    kv_cache_bytes: int | None
+    max_model_len: int | None
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    kv_limit_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNeeds:
+    """Bytes that a model takes in one form.
+
+    Attributes:
+        kv_cache_bytes: all requests at the asked context, or what was asked for.
+        one_request_bytes: KV cache of one request at the asked context.
+    """
+
+    weights_bytes: int
+    workspace_bytes: int
+    kv_cache_bytes: int
+    one_request_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Everything."""
+        return self.weights_bytes + self.workspace_bytes + self.kv_cache_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"{_mib(self.weights_bytes)} of weights + {_mib(self.kv_cache_bytes)} of KV cache + "
+            f"{_mib(self.workspace_bytes)} of workspace = {_mib(self.total_bytes)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What --quantization auto came to.
+
+    Attributes:
+        name: what it is called.
+        on_load: how to quantize; None leaves the weights as they are.
+        reason: one sentence with the numbers.
+    """
+
+    name: str
+    on_load: OnLoad | None
+    reason: str
+
+
+def measure_needs(blueprint: Blueprint, demand: Demand) -> MemoryNeeds:
+    """What a model needs, from its shapes alone."""
+    model, config = blueprint.model, blueprint.config
+    token_bytes = (
+        2 * config.num_hidden_layers * model.num_kv_heads * model.head_dim * blueprint.dtype.itemsize
+    )
+    one_request_bytes = (demand.max_model_len or blueprint.context_length) * token_bytes
+    kv_cache_bytes = demand.kv_cache_bytes
+    if kv_cache_bytes is None:
+        kv_cache_bytes = min(one_request_bytes * demand.max_num_seqs, demand.kv_limit_bytes)
+    largest_matrix = max(
+        (
+            math.prod(module.shape)
+            for _, module in model.named_modules()
+            if isinstance(module, QuantizedMatrix)
+        ),
+        default=0,
+    )
+    intermediate_size = getattr(config, "intermediate_size", 4 * config.hidden_size)
+    row_values = HIDDEN_COPIES * config.hidden_size + INTERMEDIATE_COPIES * intermediate_size
+    activation_bytes = torch.float32.itemsize * demand.max_num_batched_tokens * row_values
+    logit_bytes = torch.float32.itemsize * LOGIT_COPIES * demand.max_num_seqs * config.vocab_size
+    return MemoryNeeds(
+        weights_bytes=sum(parameter.nbytes for parameter in model.parameters()),
+        workspace_bytes=activation_bytes + logit_bytes + DEQUANTIZE_BYTES * largest_matrix,
+        kv_cache_bytes=kv_cache_bytes,
+        one_request_bytes=one_request_bytes,
+    )
+
+
+def choose_quantization(
+    folder: Path, device: torch.device, dtype: str, asked: OnLoad, demand: Demand, available_bytes: int
+) -> Choice:
+    """The most precise of none, int8, nf4 and nf4 with double quantization that fits.
+
+    Args:
+        folder, device, dtype: as `load_model` takes them.
+        asked: all settings but method and double quantization, which are chosen.
+        demand: context and concurrency.
+        available_bytes: memory for weights, cache and workspace together.
+
+    Raises:
+        DoesNotFit: none fits, with the numbers.
+        ModelRefused: the folder cannot be served.
+    """
+    if is_quantized(folder):
+        return Choice("as published", None, "the checkpoint is quantized already and is served as published")
+    free = f"{_mib(available_bytes)} are free"
+    too_large: list[str] = []
+    for name, on_load in _candidates(asked):
+        needs = measure_needs(draw_model(folder, device, dtype, on_load), demand)
+        if needs.total_bytes <= available_bytes:
+            than = f" ({too_large[-1]})" if too_large else ""
+            return Choice(name, on_load, f"it needs {needs}, and {free}{than}")
+        too_large.append(f"{name} would need {_mib(needs.total_bytes)}")
+    # `name` is the smallest form. Fewer requests at once are better than none: the others wait.
+    smallest = replace(needs, kv_cache_bytes=min(needs.kv_cache_bytes, needs.one_request_bytes))
+    if demand.kv_cache_bytes is None and smallest.total_bytes <= available_bytes:
+        spare_bytes = available_bytes - needs.weights_bytes - needs.workspace_bytes
+        num_requests = spare_bytes // needs.one_request_bytes
+        reason = f"{free}, room for {num_requests} of {demand.max_num_seqs} requests at full length at once"
+        return Choice(name, on_load, f"it needs {needs} for all requests, but {reason}")
+    raise DoesNotFit(
+        f"Not even {name} fits: it needs {smallest}, and {free}. "
+        "Lower --max-model-len or --kv-cache-memory, or take a smaller model."
+    )
+
+
+def is_quantized(folder: Path) -> bool:
+    """Whether the checkpoint says that it is quantized already."""
+    try:
+        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # loading refuses it with the reason
+        return False
+    return isinstance(raw, dict) and bool(raw.get("quantization_config") or raw.get("compression_config"))
+
+
+def _candidates(asked: OnLoad) -> Iterator[tuple[str, OnLoad | None]]:
+    """From most to least precise."""
+    yield "none", None
+    yield "int8", replace(asked, method="int8")
+    yield "nf4", replace(asked, method="nf4", use_double_quant=False)
+    yield "nf4 with double quantization", replace(asked, method="nf4", use_double_quant=True)
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:.0f} MiB"
