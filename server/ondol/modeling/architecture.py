@@ -25,6 +25,9 @@ IGNORED_KEYS = (
     "_experts_implementation_internal",
     "attn_implementation",
     "experts_implementation",
+    # Read by modeling/quantization; transformers must not act on them.
+    "quantization_config",
+    "compression_config",
 )
 
 # Rotary embeddings whose frequencies do not depend on the sequence length.
@@ -80,7 +83,7 @@ def read_config(folder: Path) -> Any:
     """Parse config.json into transformers' config object.
 
     Raises:
-        ModelRefused: unreadable, of an unknown model type, quantized, or with values that
+        ModelRefused: unreadable, of an unknown model type, or with values that
             transformers' own validation rejects.
     """
     path = folder / "config.json"
@@ -94,10 +97,6 @@ def read_config(folder: Path) -> Any:
     if model_type not in CONFIG_MAPPING:
         remote = " It brings its own code, which Ondol never runs." if "auto_map" in raw else ""
         raise ModelRefused(f"model type '{model_type}' is not known to this transformers.{remote}")
-    quantization = raw.get("quantization_config")
-    if quantization is not None:
-        method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
-        raise ModelRefused(f"the checkpoint is quantized ({method}), which is not supported yet")
     values = {key: value for key, value in raw.items() if key not in IGNORED_KEYS}
     try:
         return CONFIG_MAPPING[model_type].from_dict(values)

@@ -5,6 +5,7 @@ models.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,16 @@ class Checkpoint:
         except SafetensorError as error:
             raise ModelRefused(f"{name} in {self._file_by_name[name]} cannot be read: {error}") from error
         return tensor
+
+    def require(self, names: Iterable[str]) -> None:
+        """Raise ModelRefused if one of these tensors is missing."""
+        for name in names:
+            if name not in self._file_by_name:
+                raise ModelRefused(f"{self.folder} lacks the tensor {name}")
+
+    def refusal(self, name: str, reason: str) -> ModelRefused:
+        """The error for a tensor that is there and does not fit: names it and its file."""
+        return ModelRefused(f"{name} in {self._file_by_name[name]} {reason}")
 
     def _handle(self, name: str) -> Any:
         return self._handles[self._file_by_name[name]]

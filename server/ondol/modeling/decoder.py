@@ -16,7 +16,7 @@ from ondol.kernels.operators import rms_norm, rotate, route, silu_mul
 from ondol.kernels.paged_attention import AttentionMetadata, PagedKVCache, paged_attention, write_kv
 from ondol.modeling.architecture import Architecture, LayerKind
 from ondol.modeling.layer_factory import LayerFactory, Projection
-from ondol.modeling.layers import Embedding, ExpertsShape, Linear, ProjectionShape, RMSNorm
+from ondol.modeling.layers import Embedding, ExpertsShape, ProjectionShape, RMSNorm
 from ondol.modeling.rope import RotaryTable
 from ondol.modeling.slots import HasSlots, WeightSlot
 
@@ -92,16 +92,14 @@ class SparseFeedForward(nn.Module):
         assert arch.experts is not None
         self.sizes = arch.experts
         hidden = arch.hidden_size
-        # Router and gate decide where a row goes: tiny, and never quantized.
-        router = ProjectionShape((f"{name}.gate",), hidden, (self.sizes.num_experts,))
-        self.router = Linear(router, make.dtype)
+        self.router = make.router(ProjectionShape((f"{name}.gate",), hidden, (self.sizes.num_experts,)))
         self.experts = make.experts(
             ExpertsShape(f"{name}.experts", self.sizes.num_experts, hidden, self.sizes.intermediate_size)
         )
         self.shared = FeedForward(
             make, f"{name}.shared_expert", hidden, self.sizes.shared_intermediate_size, bias=False
         )
-        self.shared_gate = Linear(ProjectionShape((f"{name}.shared_expert_gate",), hidden, (1,)), make.dtype)
+        self.shared_gate = make.router(ProjectionShape((f"{name}.shared_expert_gate",), hidden, (1,)))
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[T, H] -> [T, H]."""

@@ -19,6 +19,7 @@ from ondol.modeling.checkpoint import Checkpoint
 from ondol.modeling.decoder import build_decoder
 from ondol.modeling.layer_factory import LayerFactory, PlainLayers
 from ondol.modeling.quantization.on_load import OnLoad, OnLoadLayers
+from ondol.modeling.quantization.selection import read_quantization
 from ondol.modeling.report import WeightsReport, report_weights
 from ondol.modeling.slots import WeightSlot
 from ondol.modeling.weight_loader import load_weights
@@ -109,12 +110,16 @@ class Blueprint:
         config: transformers' config object.
         dtype: of hidden states and of what is not quantized.
         context_length: tokens that the model was made for.
+        ignored: checkpoint tensors that stay unread.
+        notes: what a user should know about how the checkpoint is quantized.
     """
 
     config: Any
     model: Model
     dtype: torch.dtype
     context_length: int
+    ignored: frozenset[str]
+    notes: tuple[str, ...] = ()
 
 
 def draw_model(folder: Path, device: torch.device, dtype: str, on_load: OnLoad | None = None) -> Blueprint:
@@ -125,10 +130,23 @@ def draw_model(folder: Path, device: torch.device, dtype: str, on_load: OnLoad |
     """
     config = read_config(folder)
     compute_dtype = choose_dtype(dtype, config, device)
+    ignored = frozenset({"lm_head.weight"}) if config.tie_word_embeddings else frozenset[str]()
+    quantization = read_quantization(folder)
+    if quantization is not None:
+        if on_load is not None:
+            raise ModelRefused(
+                f"the checkpoint is quantized already ({quantization.method}): --quantization "
+                f"{on_load.method} cannot quantize it again. Leave it at none, or take the original model."
+            )
+        layers = quantization.layers(Checkpoint(folder), compute_dtype)
+        model = build_model(config, layers)
+        ignored |= layers.ignored
+        notes = quantization.settings.notes
+        return Blueprint(config, model, compute_dtype, _context_length(config), ignored, notes)
     make: LayerFactory = (
         PlainLayers(compute_dtype) if on_load is None else OnLoadLayers(on_load, compute_dtype)
     )
-    return Blueprint(config, build_model(config, make), compute_dtype, _context_length(config))
+    return Blueprint(config, build_model(config, make), compute_dtype, _context_length(config), ignored)
 
 
 def load_model(
@@ -155,8 +173,7 @@ def load_model(
     config, model = blueprint.config, blueprint.model
     checkpoint = Checkpoint(folder)
     model.allocate(device)
-    ignored = frozenset({"lm_head.weight"}) if config.tie_word_embeddings else frozenset[str]()
-    load_weights(model.slots(), checkpoint, ignored=ignored, on_progress=on_progress)
+    load_weights(model.slots(), checkpoint, ignored=blueprint.ignored, on_progress=on_progress)
     return LoadedWeights(
         model=model,
         dtype=blueprint.dtype,
@@ -167,7 +184,7 @@ def load_model(
         context_length=blueprint.context_length,
         weights_bytes=sum(parameter.nbytes for parameter in model.parameters()),
         report=report_weights(model),
-        notes=_notes(config, on_load),
+        notes=(*_notes(config, on_load), *blueprint.notes),
     )
 
 

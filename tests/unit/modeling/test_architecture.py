@@ -31,8 +31,6 @@ def config_of(folder, model_type="llama", **overrides):
         ({"hidden_size": 64}, "names no model_type"),
         ({"model_type": 7}, "names no model_type"),
         ({"model_type": "own_thing"}, "model type 'own_thing' is not known"),
-        ({"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}, r"quantized \(gptq\)"),
-        ({"model_type": "llama", "quantization_config": {}}, r"quantized \(unknown\)"),
         ({"model_type": "llama", "num_attention_heads": "four"}, "not a valid llama configuration"),
         (
             {"model_type": "llama", "rope_parameters": {"rope_type": "yarn"}},
@@ -85,15 +83,10 @@ def test_keys_that_steer_transformers_do_not_reach_the_config(tmp_path, key):
     assert "someone/evil-kernel" not in map(str, vars(config).values())
 
 
-@pytest.mark.parametrize("quantization", [None, "int4", []])
-def test_a_quantization_config_that_is_no_object_does_not_crash(tmp_path, quantization):
-    raw = {**SIZES, "model_type": "llama", "quantization_config": quantization}
-    folder = write_config(tmp_path, raw)
-    if quantization is None:
-        assert read_config(folder).model_type == "llama"
-        return
-    with pytest.raises(ModelRefused, match="quantized"):
-        read_config(folder)
+@pytest.mark.parametrize("key", ["quantization_config", "compression_config"])
+@pytest.mark.parametrize("quantization", [None, "int4", [], {"quant_method": "gptq", "bits": 4}])
+def test_transformers_does_not_see_how_a_checkpoint_is_quantized(tmp_path, key, quantization):
+    assert not hasattr(config_of(tmp_path, **{key: quantization}), key)
 
 
 @pytest.mark.parametrize(
