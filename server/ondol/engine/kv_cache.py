@@ -114,9 +114,9 @@ def allocate(plan: KVPlan, shape: KVShape, dtype: torch.dtype, device: torch.dev
     dims = (plan.num_blocks, plan.block_size, shape.num_kv_heads, shape.head_dim)
 
     def layer() -> torch.Tensor:
-        # Zeros, because padded rows of a gather read blocks that nobody has written: NaN there
-        # would survive the mask. The kernel hands zero pages out lazily, so nothing is resident yet.
-        return torch.zeros(dims, dtype=dtype, device=device)
+        # Not zeros: writing them would make the whole pool resident at once, and the model runner
+        # clears what a step begins and does not fill.
+        return torch.empty(dims, dtype=dtype, device=device)
 
     return PagedKVCache(
         keys=tuple(layer() for _ in range(shape.num_layers)),

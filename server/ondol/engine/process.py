@@ -5,6 +5,7 @@ watches the socket, then hands over to `worker.py`. Invariant: nothing slow happ
 is watched, so that the process follows its parent also while it imports torch.
 """
 
+import os
 import signal
 import socket
 import sys
@@ -20,6 +21,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     channel.start_reading()
+    # Threads that wait for each other must not spin: on a machine that does anything else beside, they
+    # keep the one they wait for from running. Read by OpenMP when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from ondol.engine import worker  # noqa: PLC0415 - importing torch takes seconds
 
     worker.run(channel)

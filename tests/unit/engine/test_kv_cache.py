@@ -89,13 +89,25 @@ def test_a_context_that_ends_within_a_block_keeps_its_length():
     assert (decided.num_blocks, decided.max_model_len) == (2, 17)
 
 
-def test_the_cache_has_the_planned_shape_and_starts_finite():
+def test_the_cache_has_the_planned_shape():
     cache = allocate(KVPlan(5, 16, 80, 0), SHAPE, torch.bfloat16, CPU)
     assert len(cache.keys) == len(cache.values) == 3
     for layer in (*cache.keys, *cache.values):
         assert layer.shape == (5, 16, 2, 16)
         assert layer.dtype is torch.bfloat16
-        assert not layer.any()
+
+
+def resident_bytes() -> int:
+    with open("/proc/self/status", encoding="ascii") as lines:
+        (line,) = (line for line in lines if line.startswith("RssAnon:"))
+    return int(line.split()[1]) * 1024
+
+
+def test_memory_of_the_cache_is_taken_only_as_it_is_used():
+    before = resident_bytes()
+    cache = allocate(KVPlan(20_000, 16, 80, 0), SHAPE, torch.float32, CPU)
+    assert sum(layer.nbytes for layer in (*cache.keys, *cache.values)) > 200 * 2**20
+    assert resident_bytes() - before < 20 * 2**20
 
 
 def test_on_a_cpu_the_cache_leaves_memory_to_others():

@@ -30,8 +30,8 @@ def poisoned_core(folder, monkeypatch):
     """Builds a core whose model computes NaN for every row of token POISON."""
     load = loading.load_model
 
-    def load_poisoned(*args):
-        weights = load(*args)
+    def load_poisoned(*args, **options):
+        weights = load(*args, **options)
         weights.model.embedding.weight[POISON] = float("nan")
         return weights
 
