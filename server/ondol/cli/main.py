@@ -42,6 +42,9 @@ Settings: flag > ONDOL_* variable > TOML file > default. `ondol config show --or
         "serve": CommandAddress("ondol.cli.serve:serve_command", "Serve a model over HTTP."),
         "pull": CommandAddress("ondol.cli.pull:pull_command", "Fetch a model into the local store."),
         "list": CommandAddress("ondol.cli.list:list_command", "List the models."),
+        "quantize": CommandAddress(
+            "ondol.cli.quantize:quantize_command", "Write a smaller copy of a model, and measure its error."
+        ),
         "bench": CommandAddress("ondol.cli.bench:bench_command", "Measure an OpenAI-compatible server."),
         "config": CommandAddress(
             "ondol.cli.config:config_command", "Show settings and where they come from."

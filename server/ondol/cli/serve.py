@@ -5,10 +5,7 @@ setting, an open door without a key, a port in use, a missing model) fails befor
 """
 
 import logging
-import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
 
@@ -17,6 +14,7 @@ from ondol.api.app import create_app
 from ondol.api.lifecycle import Lifecycle
 from ondol.api.server import bind_socket, run_server
 from ondol.cli.flags import settings_options
+from ondol.cli.signals import terminated_like_interrupted
 from ondol.config import ApiConfig, Settings, load_settings
 from ondol.logs import configure_logging
 from ondol.metrics import Metrics
@@ -67,13 +65,3 @@ def url_of(listener: socket.socket) -> str:
     """Where clients find the daemon; of use for port 0, which took a free one."""
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-@contextmanager
-def terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does, so that a pull removes what it began."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

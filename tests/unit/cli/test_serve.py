@@ -5,7 +5,8 @@ import pytest
 
 from ondol.api.server import bind_socket
 from ondol.cli.main import run
-from ondol.cli.serve import terminated_like_interrupted, url_of
+from ondol.cli.serve import url_of
+from ondol.cli.signals import terminated_like_interrupted
 
 
 @pytest.fixture

@@ -24,17 +24,16 @@ from ondol.modeling.checkpoint_writer import (
     PlannedTensor,
 )
 from ondol.modeling.layers import ExpertStack, Linear
-from ondol.modeling.loading import build_model
-from ondol.modeling.quantization.on_load import OnLoad, OnLoadLayers
+from ondol.modeling.loading import Blueprint, draw_model
+from ondol.modeling.quantization.on_load import OnLoad
 from ondol.modeling.quantization.parts import PartSlot
 from ondol.modeling.quantization.saved_formats import SavedFormat, SaveMethod, saved_format
+from ondol.modeling.quantization.selection import CONFIG_KEYS
 from ondol.modeling.slots import BadTensor, ParameterSlot, WeightSlot, check_weights
 from ondol.modeling.weight_loader import Progress, check_names, load_weights
 
 HEAD = "lm_head"
 DEFAULT_GROUP_SIZE = 128
-# config.json's keys for a quantization, at its top or inside another tool's section.
-QUANTIZATION_KEYS = ("quantization_config", "compression_config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +110,11 @@ class QuantizationPlan:
         self._saved = settings.saved_format
         self._shard_bytes = shard_bytes
         self._raw_config = _read_raw_config(folder)
-        model, self._ignored = _build_on_meta(folder, settings)
+        blueprint = _draw(folder, settings)
+        self._ignored = blueprint.ignored
         self._checkpoint = Checkpoint(folder)
         self.source_bytes = self._checkpoint.size_bytes
-        self._slots = list(model.slots())
+        self._slots = list(blueprint.model.slots())
         check_names(
             frozenset(name for slot in self._slots for name in slot.names), self._checkpoint, self._ignored
         )
@@ -176,7 +176,7 @@ class QuantizationPlan:
 def _read_raw_config(folder: Path) -> dict[str, Any]:
     read_config(folder)  # refuses what is no configuration
     raw: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    for key in QUANTIZATION_KEYS:
+    for key in CONFIG_KEYS:
         section = raw.get(key)
         if section is not None:
             method = section.get("quant_method", "unknown") if isinstance(section, dict) else "unknown"
@@ -184,12 +184,10 @@ def _read_raw_config(folder: Path) -> dict[str, Any]:
     return raw
 
 
-def _build_on_meta(folder: Path, settings: SaveSettings) -> tuple[Any, frozenset[str]]:
-    config = read_config(folder)
-    # What is quantized does not depend on the method.
+def _draw(folder: Path, settings: SaveSettings) -> Blueprint:
+    # Which tensors are quantized does not depend on the method.
     choice = OnLoad("nf4", skip_modules=settings.skip_modules, quantize_head=settings.quantize_head)
-    model = build_model(config, OnLoadLayers(choice, torch.float32))
-    return model, frozenset({f"{HEAD}.weight"}) if config.tie_word_embeddings else frozenset()
+    return draw_model(folder, torch.device("cpu"), "float32", choice)
 
 
 def _unquantized(slots: list[WeightSlot]) -> list[str]:
