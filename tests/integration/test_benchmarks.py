@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.checkpoints import save_checkpoint
+from support.tokenizers import save_byte_level_tokenizer
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -53,3 +54,31 @@ def test_serving_is_the_bench_command():
     done = run_script("serving.py", "--url", "http://127.0.0.1:1/v1")
     assert done.returncode == 6
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_quantization_methods_are_measured(model_folder):
+    save_byte_level_tokenizer(model_folder)
+    done = run_script(
+        *(
+            "quantization.py",
+            "single",
+            "--model-folder",
+            str(model_folder),
+            "--repeat",
+            "1",
+            "--threads",
+            "1",
+        ),
+        *("--num-requests", "1", "--input-tokens", "8", "--output-tokens", "4"),
+        *("--method", "int4", "--method", "nf4+double", "--method", "none"),
+    )
+    assert done.returncode == 0, done.stderr
+    methods = json.loads(done.stdout.splitlines()[-1])["methods"]
+    assert [entry["method"] for entry in methods] == ["none", "nf4+double", "int4"]
+    weights = [entry["weights_bytes"] for entry in methods]
+    assert max(weights) == weights[0]
+    for entry in methods:
+        assert entry["resident_bytes_loaded"] > entry["weights_bytes"]
+        assert entry["workloads"][0]["summary"]["output_tokens_per_s"]["median"] > 0
+        for figures in entry["error"].values():
+            assert (figures["relative_logit_error"] > 0) == (entry["method"] != "none")
