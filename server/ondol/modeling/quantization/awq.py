@@ -1,7 +1,7 @@
 """Checkpoints in AWQ's format, version gemm: 4 bit, groups along K.
 
-qweight int32 [K, N / 8], qzeros int32 [groups, N / 8], scales [groups, N]. The eight codes of a word lie
-in the order 0, 2, 4, 6, 1, 3, 5, 7; zero points are stored as they are. Knows nothing about layers.
+qweight int32 [K, N / 8], qzeros int32 [groups, N / 8], scales [groups, N]. The eight codes of a word belong
+to columns 0, 2, 4, 6, 1, 3, 5, 7; zero points are stored as they are. Knows nothing about layers.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,8 @@ from ondol.modeling.quantization.parts import MatrixPart
 from ondol.modeling.slots import check_weights
 
 BITS = 4
-POSITIONS = (0, 2, 4, 6, 1, 3, 5, 7)
+# Where in a word the codes of columns 0, 1, 2, ... lie.
+SLOTS = (0, 4, 1, 5, 2, 6, 3, 7)
 SUFFIXES = ("qweight", "scales", "qzeros")
 
 
@@ -107,12 +108,12 @@ class AWQCheckpoint:
         if zeros_name in tensors:
             qzeros = tensors[zeros_name]
             check_integers(zeros_name, qzeros, (num_groups, words(num_out, BITS)))
-            zeros = unpack(qzeros, BITS, POSITIONS)[:, :num_out].to(torch.int16)
+            zeros = unpack(qzeros, BITS, SLOTS)[:, :num_out].to(torch.int16)
             if not self.settings.has_zeros:
                 check_symmetric(zeros_name, zeros, BITS)
         IntegerWeights(
             bits=BITS,
-            codes=unpack(qweight, BITS, POSITIONS)[:, :num_out].T,
+            codes=unpack(qweight, BITS, SLOTS)[:, :num_out].T,
             scales=scales.T,
             zeros=zeros.T if zeros is not None and self.settings.has_zeros else None,
             column_order=None,

@@ -162,7 +162,7 @@ class FourBitCheckpoint:
                 f"says shape {list(state.shape)}, the model needs {list(part.source_shape)}",
             )
         name, scales_name = f"{prefix}.weight", f"{prefix}.weight.absmax"
-        packed = tensors[name].contiguous().view(torch.uint8).flatten()  # any dtype serves as container
+        packed = tensors[name].flatten().view(torch.uint8)  # any dtype serves as container
         num_weights = math.prod(part.source_shape)
         check_shape(name, packed, (-(-num_weights // 2),))
         part.codes().copy_(packed.view(part.codes().shape))

@@ -66,9 +66,7 @@ class Scheme:
     def open(self, checkpoint: Checkpoint) -> PackedWeights | ScaledWeights:
         """The scheme over a checkpoint."""
         if self.format == "pack-quantized":
-            rows, columns = self.block
-            scope: Literal["tensor", "row"] = "tensor" if rows is None else "row"
-            return PackedWeights(checkpoint, self.bits, columns, self.has_zeros, scope)
+            return PackedWeights(checkpoint, self.bits, self.block[1], self.has_zeros)
         return ScaledWeights(checkpoint, "fp8_e4m3" if self.is_float else "int8", self.block, self.has_zeros)
 
 
@@ -164,7 +162,7 @@ def _scheme(options: Options, name: str, group: Any) -> Scheme | None:
     is_float = args.one_of("type", numbers.get(kind, ("int", "float")), "int") == "float"
     is_symmetric = args.one_of("symmetric", (True,) if is_float else (True, False), True)
     block = _block(args)
-    if kind == "pack-quantized" and block[0] not in (None, 1):
+    if kind == "pack-quantized" and block[0] != 1:
         raise args.refused("strategy", "packed weights have scales per row or group")
     return Scheme(tuple(targets), kind, is_float, bits, block, not is_symmetric)
 

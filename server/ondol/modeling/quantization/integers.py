@@ -60,19 +60,22 @@ def words(num_codes: int, bits: int) -> int:
     return -(-num_codes * bits // WORD_BITS)
 
 
-def unpack(packed: Tensor, bits: int, positions: tuple[int, ...] | None = None) -> Tensor:
+def unpack(packed: Tensor, bits: int, slots: tuple[int, ...] | None = None) -> Tensor:
     """[rows, W] int32 -> [rows, W * 32 / bits] uint8.
 
     Args:
         packed: words.
         bits: of a code; the lowest bits come first.
-        positions: where the codes of a word belong among its outputs; None is in order.
+        slots: which code of a word comes first, second and so on; None is in order.
     """
-    per_word = WORD_BITS // bits
-    codes = torch.empty((*packed.shape, per_word), dtype=torch.uint8)
-    for index, position in enumerate(positions or range(per_word)):
-        codes[..., position] = (packed >> (index * bits)) & (2**bits - 1)
-    return codes.flatten(-2)
+    # Little-endian: the lowest byte comes first. `contiguous` would keep the strides of a single column.
+    codes = packed.clone(memory_format=torch.contiguous_format).view(torch.uint8)
+    if bits == 4:
+        codes = torch.stack((codes & 0xF, codes >> 4), dim=-1).flatten(-2)
+    if slots is not None:
+        per_word = codes.view(*packed.shape, WORD_BITS // bits)
+        codes = per_word[..., slots].flatten(-2)
+    return codes
 
 
 def pack_nibbles(codes: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ are signed values plus 2^(bits - 1). Knows nothing about config.json.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -36,14 +35,12 @@ class PackedWeights:
     Attributes:
         bits: 4 or 8.
         group_size: columns that share a scale; None is one scale per row.
-        scope: "tensor" where one scale serves all rows, else "row".
     """
 
     checkpoint: Checkpoint
     bits: int
     group_size: int | None
     has_zeros: bool
-    scope: Literal["tensor", "row"] = "row"
 
     def is_quantized(self, prefix: str) -> bool:
         """Whether the module has codes or scales."""
@@ -90,8 +87,6 @@ class PackedWeights:
             )
         packed, scales = tensors[codes_name], tensors[scales_name]
         check_integers(codes_name, packed, (num_out, words(num_in, self.bits)))
-        if self.scope == "tensor" and scales.numel() == 1:
-            scales = scales.reshape(1, 1).expand(num_out, 1)
         check_weights(scales_name, scales, (num_out, part.matrix.fmt.num_groups(num_in)))
         zeros = self._zeros(zeros_name, tensors[zeros_name], scales) if self.has_zeros else None
         IntegerWeights(

@@ -3,6 +3,7 @@ import random
 import pytest
 import torch
 from support.checkpoints import VOCAB_SIZE, reference_tokens
+from support.engine import build_core, greedy, run_to_end
 from support.float_packers import BitsAndBytes4Bit, BitsAndBytes8Bit, BlockFP8, Float8
 from support.forward import prompt_logits
 from support.packers import AWQ, GPTQ, NOT_PACKED, IntQuantized, PackQuantized, pack_checkpoint
@@ -129,6 +130,41 @@ def test_logits_and_greedy_text_equal_transformers_on_the_dequantized_weights(tm
     # Each next token is the most likely one after the true text so far: by induction, greedy decoding.
     first = len(some_prompt())
     assert ours[first - 1 : -1].argmax(dim=-1).tolist() == text[first:]
+
+
+class TwoGroups:
+    """compressed-tensors with 8 bits for what a pattern names, 4 for all other linear modules."""
+
+    four, eight = PackQuantized(symmetric=False), PackQuantized(bits=8, group_size=64)
+
+    @property
+    def config(self):
+        (linear,) = self.four.config["config_groups"].values()
+        (named,) = self.eight.config["config_groups"].values()
+        groups = {"group_0": linear, "group_1": {**named, "targets": ["re:.*down_proj$"]}}
+        return {**self.four.config, "config_groups": groups}
+
+    def pack(self, prefix, weight):
+        return (self.eight if prefix.endswith("down_proj") else self.four).pack(prefix, weight)
+
+
+def test_each_module_has_the_scheme_of_the_config_group_that_names_it(tmp_path):
+    packed, dense = pack_checkpoint(tmp_path, "qwen2_moe", TwoGroups(), **MIXED)
+    text, expected = reference_text(dense)
+    weights = load_model(packed, CPU, "float32")
+    (ours,) = prompt_logits(weights, [text])
+    assert (ours - expected).abs().max() < 2e-5 * expected.abs().max()
+    assert [stack.fmt.bits for stack in experts_of(weights).stacks()] == [4, 8]
+
+
+@pytest.mark.parametrize("name", ["gptq-4bit-desc_act", "bnb-nf4-double"])
+def test_requests_decoded_together_by_the_engine_get_the_reference_text(tmp_path, name):
+    packed, dense = pack_checkpoint(tmp_path, "qwen2_moe", FORMATS[name], **MIXED)
+    model = float64_model(dense)
+    prompts = {"long": some_prompt(), "short": some_prompt()[:3], "one": [7]}
+    requests = {key: (prompt, greedy(NUM_TOKENS)) for key, prompt in prompts.items()}
+    expected = {key: reference_tokens(model, prompt, NUM_TOKENS) for key, prompt in prompts.items()}
+    assert run_to_end(build_core(packed), requests) == expected
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -17,11 +17,13 @@ def test_unpacking_gives_the_codes_that_were_packed(bits, data, rows, length):
     packed = pack_words(codes, bits)
     assert packed.shape == (rows, words(length, bits))
     assert unpack(packed, bits)[:, :length].tolist() == codes.tolist()
+    transposed = packed.T.contiguous().T  # as GPTQ's lie
+    assert unpack(transposed, bits)[:, :length].tolist() == codes.tolist()
 
 
-def test_codes_of_a_word_go_where_their_positions_say():
-    packed = pack_words(np.arange(8)[None], 4)
-    assert unpack(packed, 4, (0, 2, 4, 6, 1, 3, 5, 7)).tolist() == [[0, 4, 1, 5, 2, 6, 3, 7]]
+def test_codes_of_a_word_are_taken_in_the_order_of_their_slots():
+    packed = pack_words(np.array([[10, 11, 12, 13, 14, 15, 0, 1]]), 4)
+    assert unpack(packed, 4, (0, 4, 1, 5, 2, 6, 3, 7)).tolist() == [[10, 14, 11, 15, 12, 0, 13, 1]]
 
 
 def test_nibbles_hold_the_even_column_high_and_odd_rows_are_filled_up():

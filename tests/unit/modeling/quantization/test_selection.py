@@ -84,6 +84,7 @@ REFUSED = [
     (with_weights(num_bits=2), "num_bits=2"),
     (with_weights(type="float"), "type='float'"),
     (with_weights(strategy="tensor_group"), "strategy='tensor_group'"),
+    (with_weights(strategy="tensor", group_size=None), "strategy='tensor'"),
     (with_weights(strategy="block", block_structure=[16, 32]), "strategy='block'"),
     (with_weights(strategy="group", group_size=None), "group_size=None"),
     ({**BlockFP8().config, "weight_block_size": [128]}, r"weight_block_size=\[128\]"),
@@ -131,9 +132,8 @@ def test_compression_config_means_compressed_tensors(tmp_path, quant_method):
     assert read_quantization(folder).method == "compressed-tensors"
 
 
-@pytest.mark.parametrize("value", [None])
-def test_a_full_precision_checkpoint_has_no_quantization(tmp_path, value):
-    assert read_quantization(write_config(tmp_path, value)) is None
+def test_a_full_precision_checkpoint_has_no_quantization(tmp_path):
+    assert read_quantization(write_config(tmp_path, None)) is None
 
 
 @pytest.mark.parametrize(
