@@ -13,6 +13,7 @@ import torch
 from ondol.engine.block_manager import BlockManager
 from ondol.engine.channel import Channel
 from ondol.engine.core import EngineCore
+from ondol.engine.host_memory import return_freed_memory
 from ondol.engine.kv_cache import KVRequest, KVShape, allocate, available_bytes, plan_kv_cache
 from ondol.engine.messages import (
     AbortRequest,
@@ -78,6 +79,7 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
     weights = load_model(
         Path(config.model_path), device, config.dtype, on_load=on_load, on_progress=Progress(channel)
     )
+    return_freed_memory()
     shape = KVShape(weights.num_layers, weights.num_kv_heads, weights.head_dim)
     asked = KVRequest(config.kv_cache_bytes, config.max_model_len, config.max_num_seqs, config.block_size)
     plan = plan_kv_cache(asked, shape, weights.dtype, weights.context_length, available_bytes(device))

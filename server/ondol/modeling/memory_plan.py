@@ -4,7 +4,6 @@ Weights are counted over the model as it will be built, on the meta device, so t
 the workspace is an upper estimate. Knows nothing about devices: who asks says how much memory there is.
 """
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,8 +13,10 @@ import torch
 
 from ondol.errors import DoesNotFit
 from ondol.kernels.quantized import QuantizedMatrix
+from ondol.modeling.architecture import read_config
 from ondol.modeling.loading import Blueprint, draw_model
 from ondol.modeling.quantization.on_load import OnLoad
+from ondol.modeling.quantization.selection import read_quantization
 
 # Dequantizing a matrix by the torch reference makes unpacked codes, indices, values, spread scales and
 # their product: some 20 bytes for each of its weights at once.
@@ -132,7 +133,8 @@ def choose_quantization(
         DoesNotFit: none fits, with the numbers.
         ModelRefused: the folder cannot be served.
     """
-    if is_quantized(folder):
+    read_config(folder)  # refuses what is no JSON
+    if read_quantization(folder) is not None:
         return Choice("as published", None, "the checkpoint is quantized already and is served as published")
     free = f"{_mib(available_bytes)} are free"
     too_large: list[str] = []
@@ -153,15 +155,6 @@ def choose_quantization(
         f"Not even {name} fits: it needs {smallest}, and {free}. "
         "Lower --max-model-len or --kv-cache-memory, or take a smaller model."
     )
-
-
-def is_quantized(folder: Path) -> bool:
-    """Whether the checkpoint says that it is quantized already."""
-    try:
-        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # loading refuses it with the reason
-        return False
-    return isinstance(raw, dict) and bool(raw.get("quantization_config") or raw.get("compression_config"))
 
 
 def _candidates(asked: OnLoad) -> Iterator[tuple[str, OnLoad | None]]:

@@ -3,7 +3,7 @@
 Each source tensor is quantized by itself, in its own dtype and as it lies in the checkpoint, so that
 fused and stacked weights hold bit for bit what bitsandbytes makes of each tensor alone. Where we differ
 from LLM.int8: weights are stored the same way, but activations are not quantized. Large tensors are
-quantized piece by piece, so that the scratch of bitsandbytes' operators does not grow with them.
+quantized piece by piece, so that scratch does not grow with them.
 """
 
 import importlib
@@ -17,9 +17,16 @@ import torch
 from torch import Tensor
 
 from ondol.errors import ModelRefused
-from ondol.kernels.quantized import NESTED_BLOCK_SIZE, QuantizedFormat, QuantizedMatrix
+from ondol.kernels.quantized import (
+    FP4_VALUES,
+    NESTED_BLOCK_SIZE,
+    NF4_VALUES,
+    QuantizedFormat,
+    QuantizedMatrix,
+)
 from ondol.modeling.layer_factory import Experts, PlainLayers, Projection
 from ondol.modeling.layers import ExpertsShape, ProjectionShape
+from ondol.modeling.quantization.four_bit import quantize_blocks
 from ondol.modeling.quantization.layers import QuantizedExperts, QuantizedLinear, SplitProjection
 from ondol.modeling.quantization.parts import MatrixPart, PartSource
 from ondol.modeling.slots import BadTensor, check_weights
@@ -30,8 +37,8 @@ METHODS: Mapping[str, Method] = MappingProxyType({"int8": "int8", "nf4": "nf4", 
 
 BLOCK_SIZE = 64
 INT8_MAX = 127.0
-# Weights quantized at once; whole blocks. bitsandbytes' operators take some 20 bytes of scratch for each.
-PIECE_WEIGHTS = 1 << 22
+# Weights that LLM.int8's operator quantizes at once: it takes some 12 bytes of scratch for each.
+PIECE_WEIGHTS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +121,17 @@ class FourBitBlocks:
 
     def _quantize_blocks(self, weights: Tensor, codes: Tensor) -> Tensor:
         """Write the codes of [n] weights to [ceil(n / 2)]; returns the largest magnitude of each block."""
-        absmax = []
-        for start in range(0, weights.numel(), PIECE_WEIGHTS):
-            packed, state = _bitsandbytes().quantize_4bit(
-                weights[start : start + PIECE_WEIGHTS], blocksize=BLOCK_SIZE, quant_type=self.method
-            )
-            codes[start // 2 : start // 2 + packed.numel()].copy_(packed.view(-1))
-            absmax.append(state.absmax)
-        return torch.cat(absmax)
+        whole = weights.numel() // BLOCK_SIZE * BLOCK_SIZE
+        values = torch.tensor(NF4_VALUES if self.method == "nf4" else FP4_VALUES)
+        absmax = quantize_blocks(weights[:whole], values, BLOCK_SIZE, codes[: whole // 2])
+        if whole == weights.numel():
+            return absmax
+        # bitsandbytes scales a block that is cut short by another formula.
+        packed, state = _bitsandbytes().quantize_4bit(
+            weights[whole:], blocksize=BLOCK_SIZE, quant_type=self.method
+        )
+        codes[whole // 2 :].copy_(packed.view(-1))
+        return torch.cat((absmax, state.absmax))
 
 
 class OnLoadLayers:

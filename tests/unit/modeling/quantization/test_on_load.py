@@ -12,6 +12,7 @@ from ondol.errors import ModelRefused
 from ondol.kernels.quantized import QuantizedFormat, QuantizedMatrix
 from ondol.modeling.layers import ExpertStack, Linear
 from ondol.modeling.loading import load_model
+from ondol.modeling.quantization import four_bit
 from ondol.modeling.quantization import on_load as on_load_module
 from ondol.modeling.quantization.layers import QuantizedExperts, QuantizedLinear
 from ondol.modeling.quantization.on_load import FourBitBlocks, Int8Rows, OnLoad
@@ -70,6 +71,7 @@ def test_each_tensor_is_quantized_as_bitsandbytes_quantizes_it_alone(tmp_path, f
 @pytest.mark.parametrize("shape", [(100, 128), (70, 67), (3, 31)])
 def test_pieces_change_nothing(monkeypatch, method, shape):
     monkeypatch.setattr(on_load_module, "PIECE_WEIGHTS", 640)
+    monkeypatch.setattr(four_bit, "PIECE_WEIGHTS", 640)
     on_load = METHODS[method]
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     assert_equals_oracle(filled(on_load, weight), weight, oracle_of(on_load))
