@@ -2,8 +2,8 @@
 
 For each method: anonymous resident memory of the engine process, bytes of its weights, tokens per second
 of one stream and of many, and how far its logits and perplexity are from those of the weights as they
-are. Loads are those of engine.py. int4 is written by `ondol quantize` first. Prints a table on stderr
-and one JSON object as the last line on stdout.
+are. Loads are those of engine.py, shorter. int4 is written by `ondol quantize` first. Prints a table on
+stderr and one JSON object as the last line on stdout.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from engine import MAX_QUEUE_SIZE, EngineTarget
 
 from ondol.bench.campaign import Campaign
 from ondol.bench.ceiling import CeilingMeter, read_config
-from ondol.bench.plan import PlannedRequest
+from ondol.bench.plan import PlannedRequest, Sizes
 from ondol.bench.provenance import load_average, model_record, provenance
 from ondol.bench.report import warnings
 from ondol.bench.trace import RequestTrace
@@ -43,6 +43,8 @@ from ondol.text.tokenizer import TextTokenizer
 CPU = torch.device("cpu")
 SAVED_METHOD: SaveMethod = "int4"
 KV_CACHE_BYTES = 512 * 2**20
+# Short runs: without a fused kernel every step dequantizes all weights, and a usual run would take hours.
+SIZES = {"single": Sizes(2, 1, 64, 32), "concurrent": Sizes(16, 16, 64, 32)}
 STARTER_NOTE = (
     "the weights of this model were 4-bit before they were unpacked: the figures are those of quantizing "
     "a second time, and 'none' is no full-precision model"
@@ -90,8 +92,12 @@ class Measurement:
 
     def of(self, method: Method, folder: Path) -> dict[str, Any]:
         """All figures of one method."""
+        workloads = [
+            replace(workload, sizes=SIZES.get(workload.name, workload.sizes))
+            for workload in self._options.workloads
+        ]
         campaign = Campaign(
-            self._options.workloads,
+            workloads,
             self._options.sizes,
             seed=self._options.seed,
             num_repeats=self._options.num_repeats,
