@@ -27,6 +27,8 @@ ROW_FORMAT = 0
 STATE = "weight.quant_state.bitsandbytes__"
 CODEBOOKS: dict[Literal["nf4", "fp4"], tuple[float, ...]] = {"nf4": NF4_VALUES, "fp4": FP4_VALUES}
 CODEBOOK_TOLERANCE = 1e-3
+# What JSON of another shape than a state raises when it is taken apart.
+STATE_ERRORS = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,7 @@ class FourBitCheckpoint:
             block_size, shape = int(raw["blocksize"]), tuple(int(size) for size in raw["shape"])
             nested_size = int(raw.get("nested_blocksize", NESTED_BLOCK_SIZE))
             offset = None if offset is None else float(offset)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except STATE_ERRORS as error:
             raise BadTensor(name, f"is not the JSON of a quantization state: {error!r}") from error
         if raw.get("quant_type") != name.removeprefix(f"{prefix}.{STATE}"):
             raise BadTensor(name, f"says quant_type={raw.get('quant_type')!r}")

@@ -161,6 +161,7 @@ def test_every_tensor_of_another_shape_is_named_with_its_file(originals, refusal
         ("bnb-4bit", "weight.absmax", lambda scales: scales.float(), "holds torch.float32"),
         ("bnb-4bit", "weight.quant_state.bitsandbytes__nf4", with_first(0), "is not the JSON"),
         ("bnb-4bit", "weight.quant_state.bitsandbytes__nf4", with_state(blocksize="x"), "is not the JSON"),
+        ("bnb-4bit", "weight.quant_state.bitsandbytes__nf4", with_state(blocksize=1e999), "is not the JSON"),
         ("bnb-4bit", "weight.quant_state.bitsandbytes__nf4", with_state(blocksize=0), "blocks of 0"),
         ("bnb-4bit", "weight.quant_state.bitsandbytes__nf4", with_state(shape=None), "is not the JSON"),
         (

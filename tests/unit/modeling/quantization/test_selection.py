@@ -5,6 +5,8 @@ import re
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from support.checkpoints import SIZES
 from support.float_packers import BitsAndBytes4Bit, BlockFP8, Float8
 from support.packers import AWQ, GPTQ, PackQuantized
@@ -190,3 +192,40 @@ def test_a_quantized_checkpoint_is_not_quantized_again(tmp_path, method):
     folder = write_config(tmp_path, GPTQ().config)
     with pytest.raises(ModelRefused, match=rf"quantized already \(gptq\): --quantization {method} cannot"):
         load_model(folder, CPU, "float32", on_load=OnLoad(method))
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+anything = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+)
+usual = [GPTQ().config, AWQ().config, PackQuantized().config, Float8().config, BlockFP8().config]
+
+
+def refusal_of(folder):
+    """The message of a refusal; empty where there is none."""
+    try:
+        read_quantization(folder)
+    except ModelRefused as refusal:
+        return str(refusal)
+    return ""
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(base=st.sampled_from([*usual, BitsAndBytes4Bit().config]), data=st.data())
+def test_whatever_an_option_holds_it_is_read_or_refused(tmp_path, base, data):
+    key = data.draw(st.sampled_from(sorted(base)))
+    assert "\n" not in refusal_of(write_config(tmp_path, {**base, key: data.draw(anything)}))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(base=st.sampled_from([PackQuantized().config, Float8().config]), data=st.data())
+def test_whatever_a_config_group_holds_it_is_read_or_refused(tmp_path, base, data):
+    group = base["config_groups"]["group_0"]
+    key = data.draw(st.sampled_from(["targets", "weights", "input_activations", "format"]))
+    changed = {**group, key: data.draw(anything)}
+    if data.draw(st.booleans()):
+        argument = data.draw(st.sampled_from(sorted(group["weights"])))
+        changed = {**group, "weights": {**group["weights"], argument: data.draw(anything)}}
+    folder = write_config(tmp_path, {**base, "config_groups": {"group_0": changed}})
+    assert "\n" not in refusal_of(folder)
