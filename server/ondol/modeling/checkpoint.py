@@ -23,6 +23,10 @@ class Checkpoint:
     Args:
         folder: model folder with model.safetensors, or shards and model.safetensors.index.json.
 
+    Attributes:
+        names: of all tensors.
+        size_bytes: of all files.
+
     Raises:
         ModelRefused: no safetensors, a bad index, or a truncated or corrupt file (named).
     """
@@ -31,12 +35,8 @@ class Checkpoint:
         self.folder = folder
         self._handles = {file: _open(file) for file in _find_files(folder)}
         self._file_by_name = {name: file for file, handle in self._handles.items() for name in handle.keys()}  # noqa: SIM118 - not a dict
+        self.names = frozenset(self._file_by_name)
         self.size_bytes = sum(file.stat().st_size for file in self._handles)
-
-    @property
-    def names(self) -> frozenset[str]:
-        """Names of all tensors."""
-        return frozenset(self._file_by_name)
 
     def file_of(self, name: str) -> Path:
         """The file that holds a tensor."""
