@@ -31,8 +31,15 @@ def quantize(source, target, method, **settings):
     return plan
 
 
-@pytest.mark.parametrize("stored_dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("family", ["llama", "llama-tied-biased", "qwen2_moe", "qwen3"])
+@pytest.mark.parametrize(
+    ("family", "stored_dtype"),
+    [
+        ("llama", "bfloat16"),
+        ("llama-tied-biased", "float32"),
+        ("qwen2_moe", "bfloat16"),
+        ("qwen3", "float32"),
+    ],
+)
 @pytest.mark.parametrize(
     ("method", "use_double_quant"), [("nf4", False), ("nf4", True), ("int8", False)], ids=str
 )

@@ -67,6 +67,16 @@ def test_int8_is_what_bitsandbytes_saves(shape, dtype):
         assert torch.equal(found["m.SCB"], expected.SCB)
 
 
+def test_rows_of_zeros_are_saved_as_zeros():
+    weight = weights((8, 64))
+    weight[2] = 0
+    int8 = SavedInt8().encode("m", weight)
+    assert int8["m.SCB"][2] == 0
+    assert not int8["m.weight"][2].any()
+    nf4 = SavedNF4(False).encode("m", weight)
+    assert nf4["m.weight.absmax"][2] == 0
+
+
 def unpacked(words, num_rows):
     """[n / 8, m] int32 -> [n, m]: eight codes of a word, lowest bits first."""
     unsigned = words.to(torch.int64) & 0xFFFFFFFF
