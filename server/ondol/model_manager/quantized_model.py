@@ -66,7 +66,12 @@ def quantize_model(
     with _new_folder(output) as folder:
         check_space(folder, plan.size_bytes + sum(file.stat().st_size for file in side_files))
         with progress.bar(f"quantizing {source.name} to {settings.method}", plan.source_bytes) as bar:
-            plan.write(folder, lambda done_bytes, _: bar.update(done_bytes - bar.n))
+
+            def advance(done_bytes: int, total_bytes: int) -> None:
+                del total_bytes
+                bar.update(done_bytes - bar.n)
+
+            plan.write(folder, advance)
         for file in side_files:
             shutil.copyfile(file, folder / file.name)
         record = {
