@@ -132,7 +132,7 @@ def _log_load(name: str, ready: EngineReady) -> None:
         logger.info("%s: not quantized: %s", name, ", ".join(ready.weights.unquantized))
     logger.info(
         "%s is ready on %s in %s: %.0f MiB of weights, %d tokens of KV cache in %.0f MiB, "
-        "context %d tokens, loaded in %.1f s",
+        "context %d tokens, %d tokens per step, loaded in %.1f s",
         name,
         ready.device,
         ready.dtype,
@@ -140,6 +140,7 @@ def _log_load(name: str, ready: EngineReady) -> None:
         ready.num_blocks * ready.block_size,
         ready.kv_cache_bytes / 2**20,
         ready.max_model_len,
+        ready.max_num_batched_tokens,
         ready.load_seconds,
     )
 
