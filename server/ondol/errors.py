@@ -6,17 +6,24 @@ Knows nothing about HTTP or terminals: an error carries data and a sentence that
     OndolError                    exit  HTTP
     ├── ConfigError                 2
     ├── ModelNotFound               3   404
-    ├── AccessDenied                4          gated repository, missing or wrong Hub token
-    ├── DoesNotFit                  5          memory or disk
+    ├── AccessDenied                4   403    the Hub refuses; carries the page to open
+    │   ├── HubTokenMissing         4   401    gated or private, and no token was sent
+    │   ├── HubTokenInvalid         4   401    the Hub does not know this token
+    │   ├── HubAccessNotGranted     4   403    the account has not asked for access
+    │   ├── HubAccessPending        4   403    the account has asked and waits
+    │   └── HubTokenLacksScope      4   403    a fine-grained token without the gated scope
+    ├── DoesNotFit                  5   400    memory or disk
     ├── DaemonUnreachable           6
-    ├── DeviceUnusable              7
-    ├── ModelRefused                8          corrupt, unsupported or unsafe checkpoint
+    ├── DeviceUnusable              7   500
+    ├── ModelRefused                8   400    corrupt, unsupported or unsafe checkpoint
     ├── AddressInUse                9
-    ├── SourceUnreachable          10          Hub or package index cannot be reached
+    ├── SourceUnreachable          10   502    Hub or package index cannot be reached
     ├── Unauthorized                    401
     ├── InvalidRequest                  400    names the offending field
     │   └── PromptTooLong               400    code context_length_exceeded
     ├── QueueFull                       429    carries retry_after_s
+    ├── ModelInUse                      409    it cannot be unloaded or removed while streams are open
+    ├── NoRoomYet                       503    no room until other models' streams end; carries retry_after_s
     ├── Loading                         503    the model is not ready yet; carries retry_after_s
     ├── Draining                        503    the daemon is shutting down; carries retry_after_s
     └── EngineFailed               70   500    the engine process died or a step raised
@@ -48,9 +55,36 @@ class ModelNotFound(OndolError):
 
 
 class AccessDenied(OndolError):
-    """The Hub refuses this repository to this user."""
+    """The Hub refuses this repository to this user.
+
+    `page` is the page to open, where there is one.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, page: str | None = None) -> None:
+        self.page = page
+        super().__init__(message)
+
+
+class HubTokenMissing(AccessDenied):
+    """The repository is gated or private, and no token was sent."""
+
+
+class HubTokenInvalid(AccessDenied):
+    """The Hub does not know the token: mistyped, expired or revoked."""
+
+
+class HubAccessNotGranted(AccessDenied):
+    """The account has not asked for access to this gated repository."""
+
+
+class HubAccessPending(AccessDenied):
+    """The account has asked for access and the repository's authors have not answered."""
+
+
+class HubTokenLacksScope(AccessDenied):
+    """A fine-grained token that may not read gated repositories."""
 
 
 class DoesNotFit(OndolError):
@@ -125,6 +159,27 @@ class QueueFull(OndolError):
     def __init__(self, retry_after_s: int) -> None:
         self.retry_after_s = retry_after_s
         super().__init__(f"The server is at capacity. Retry after {retry_after_s} s.")
+
+
+class ModelInUse(OndolError):
+    """The model has open streams, so it is not unloaded or removed; carries its name."""
+
+    def __init__(self, name: str, num_streams: int) -> None:
+        self.name = name
+        self.num_streams = num_streams
+        super().__init__(f"The model '{name}' is answering {num_streams} requests. Try again when they end.")
+
+
+class NoRoomYet(OndolError):
+    """Other models' open streams hold the memory that this one needs."""
+
+    def __init__(self, name: str, retry_after_s: int) -> None:
+        self.name = name
+        self.retry_after_s = retry_after_s
+        super().__init__(
+            f"There is no room for '{name}' until other models finish their answers. "
+            f"Retry after {retry_after_s} s."
+        )
 
 
 class Loading(OndolError):

@@ -15,13 +15,25 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from ondol.errors import (
+    AccessDenied,
+    DeviceUnusable,
+    DoesNotFit,
     Draining,
     EngineFailed,
+    HubAccessNotGranted,
+    HubAccessPending,
+    HubTokenInvalid,
+    HubTokenLacksScope,
+    HubTokenMissing,
     InvalidRequest,
     Loading,
+    ModelInUse,
     ModelNotFound,
+    ModelRefused,
+    NoRoomYet,
     OndolError,
     QueueFull,
+    SourceUnreachable,
     Unauthorized,
 )
 
@@ -66,6 +78,18 @@ _KINDS: tuple[tuple[type[OndolError], _Kind], ...] = (
     (InvalidRequest, _Kind(400, INVALID_REQUEST, None, None)),
     (Unauthorized, _Kind(401, INVALID_REQUEST, None, "invalid_api_key")),
     (ModelNotFound, _Kind(404, INVALID_REQUEST, "model", "model_not_found")),
+    (HubTokenMissing, _Kind(401, "permission_error", "model", "hub_token_missing")),
+    (HubTokenInvalid, _Kind(401, "permission_error", "model", "hub_token_invalid")),
+    (HubAccessNotGranted, _Kind(403, "permission_error", "model", "hub_access_not_granted")),
+    (HubAccessPending, _Kind(403, "permission_error", "model", "hub_access_pending")),
+    (HubTokenLacksScope, _Kind(403, "permission_error", "model", "hub_token_lacks_scope")),
+    (AccessDenied, _Kind(403, "permission_error", "model", "hub_access_denied")),
+    (DoesNotFit, _Kind(400, INVALID_REQUEST, "model", "model_does_not_fit")),
+    (ModelRefused, _Kind(400, INVALID_REQUEST, "model", "model_refused")),
+    (ModelInUse, _Kind(409, INVALID_REQUEST, "model", "model_in_use")),
+    (SourceUnreachable, _Kind(502, SERVER_ERROR, "model", "source_unreachable")),
+    (DeviceUnusable, _Kind(500, SERVER_ERROR, None, "device_unusable")),
+    (NoRoomYet, _Kind(503, SERVER_ERROR, "model", "no_room_yet")),
     (QueueFull, _Kind(429, "rate_limit_error", None, "queue_full")),
     (Loading, _Kind(503, SERVER_ERROR, None, "model_loading")),
     (Draining, _Kind(503, SERVER_ERROR, None, "shutting_down")),
@@ -88,7 +112,7 @@ def error_response(error: OndolError) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = "Bearer"
-    if isinstance(error, QueueFull | Loading | Draining):
+    if isinstance(error, QueueFull | Loading | Draining | NoRoomYet):
         headers["retry-after"] = str(error.retry_after_s)
     return _respond(_kind_of(error).status, error_body(error), headers)
 

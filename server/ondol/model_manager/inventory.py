@@ -11,8 +11,8 @@ from huggingface_hub import scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
 
 from ondol.model_manager.catalog import HubSource, load_catalog
-from ondol.model_manager.hub import Hub
-from ondol.model_manager.hub_files import WEIGHTS_SUFFIX
+from ondol.model_manager.hub.cache import Hub
+from ondol.model_manager.hub.files import WEIGHTS_SUFFIX
 from ondol.model_manager.progress import Progress
 from ondol.model_manager.store import ModelStore, read_record
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ondol import __version__
 from ondol.errors import ConfigError
-from ondol.model_manager.hub_files import OTHER_LAYOUT_PREFIXES, SIDE_SUFFIXES, WEIGHTS_INDEX
+from ondol.model_manager.hub.files import OTHER_LAYOUT_PREFIXES, SIDE_SUFFIXES, WEIGHTS_INDEX
 from ondol.model_manager.progress import Progress
 from ondol.model_manager.resolve import ResolvedModel
 from ondol.model_manager.store import (

@@ -12,7 +12,7 @@ from typing import Any
 
 from ondol.errors import ModelNotFound
 from ondol.model_manager.catalog import HubSource, WheelSource, is_name, load_catalog, parse_hub_id
-from ondol.model_manager.hub_files import check_folder
+from ondol.model_manager.hub.files import check_folder
 from ondol.model_manager.progress import Progress
 from ondol.model_manager.store import ModelStore, read_record
 
@@ -88,7 +88,7 @@ class _Resolver:
         return ResolvedModel(name, path, read_record(path))
 
     def _from_hub(self, name: str, source: HubSource) -> ResolvedModel:
-        from ondol.model_manager.hub import Hub  # noqa: PLC0415 - only Hub models wait for the Hub's library
+        from ondol.model_manager.hub.cache import Hub  # noqa: PLC0415 - only Hub models wait for the Hub's library
 
         hub = Hub(self._progress)
         path = None if self._is_refresh else hub.cached(source)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ondol.model_manager.gguf_checkpoint import CheckpointTensor
+from ondol.model_manager.gguf.checkpoint import CheckpointTensor
 
 HEADER_ALIGNMENT = 8
 

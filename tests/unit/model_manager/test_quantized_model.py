@@ -98,7 +98,7 @@ def test_a_refused_model_leaves_nothing(source, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_nothing(number, tmp_path):
-    source = save_checkpoint(tmp_path / "source", "llama", num_hidden_layers=24, hidden_size=256)
+    source = save_checkpoint(tmp_path / "source", "llama", num_hidden_layers=60, hidden_size=256)
     save_byte_level_tokenizer(source)
     command = [sys.executable, "-m", "ondol", "quantize", str(source), "--method", "nf4", "--no-measure"]
     command += ["--output", str(tmp_path / "target"), "--home", str(tmp_path / "home")]

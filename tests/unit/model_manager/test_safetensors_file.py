@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load
 
-from ondol.model_manager.gguf_checkpoint import CheckpointTensor
+from ondol.model_manager.gguf.checkpoint import CheckpointTensor
 from ondol.model_manager.safetensors_file import header_bytes, write_float32
 
 

@@ -6,9 +6,9 @@ import pytest
 from support.fake_hub import COMMIT, REPO
 
 from ondol.errors import AccessDenied, DoesNotFit, ModelNotFound, ModelRefused, SourceUnreachable
-from ondol.model_manager import hub as hub_module
 from ondol.model_manager.catalog import HubSource
-from ondol.model_manager.hub import HUB_TIMEOUT_S, Hub, within
+from ondol.model_manager.hub import cache as hub_module
+from ondol.model_manager.hub.cache import HUB_TIMEOUT_S, Hub, within
 from ondol.model_manager.progress import Progress
 
 SOURCE = HubSource(repo=REPO)

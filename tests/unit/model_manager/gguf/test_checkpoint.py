@@ -8,7 +8,7 @@ from support import gguf_files
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ondol.errors import ModelRefused
-from ondol.model_manager.gguf_checkpoint import GGUFCheckpoint, shortest_decimal, unpermute_rotary
+from ondol.model_manager.gguf.checkpoint import GGUFCheckpoint, shortest_decimal, unpermute_rotary
 from ondol.model_manager.progress import Progress
 from ondol.model_manager.wheel_model import write_model
 

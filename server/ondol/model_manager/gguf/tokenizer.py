@@ -14,7 +14,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Sequence
 
 from ondol.errors import ModelRefused
-from ondol.model_manager.gguf_checkpoint import GGUFCheckpoint
+from ondol.model_manager.gguf.checkpoint import GGUFCheckpoint
 
 # Values of gguf.TokenType.
 CONTROL = 3

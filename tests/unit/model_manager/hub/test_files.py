@@ -3,7 +3,7 @@ import json
 import pytest
 
 from ondol.errors import ModelRefused
-from ondol.model_manager.hub_files import check_folder, missing_files, model_files
+from ondol.model_manager.hub.files import check_folder, missing_files, model_files
 
 
 @pytest.fixture

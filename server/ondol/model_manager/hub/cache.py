@@ -21,8 +21,8 @@ from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 from ondol.errors import ModelRefused, SourceUnreachable
 from ondol.model_manager.catalog import HubSource
-from ondol.model_manager.hub_errors import translate, unreachable
-from ondol.model_manager.hub_files import missing_files, model_files
+from ondol.model_manager.hub.errors import translate, unreachable
+from ondol.model_manager.hub.files import missing_files, model_files
 from ondol.model_manager.progress import LineBar, Progress
 from ondol.model_manager.store import check_space, disk_full_as_error, gigabytes
 

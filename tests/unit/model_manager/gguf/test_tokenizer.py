@@ -5,8 +5,8 @@ from support import gguf_files
 from transformers import AutoTokenizer
 
 from ondol.errors import ModelRefused
-from ondol.model_manager.gguf_checkpoint import GGUFCheckpoint
-from ondol.model_manager.gguf_tokenizer import write_tokenizer
+from ondol.model_manager.gguf.checkpoint import GGUFCheckpoint
+from ondol.model_manager.gguf.tokenizer import write_tokenizer
 
 TEXTS = [
     "hello hello",
