@@ -160,6 +160,23 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     num_preemptions: int = 0
 
 
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
+    """How likely the model found one token, before temperature, penalties, bias and masks.
+
+    Attributes:
+        token_id: the token that is there.
+        logprob: natural logarithm of its probability, by softmax over the float32 logits; never below
+            -9999.0.
+        top_ids: the likeliest tokens, likeliest first; as many as the request asked for.
+        top_logprobs: theirs.
+    """
+
+    token_id: int
+    logprob: float
+    top_ids: tuple[int, ...] = ()
+    top_logprobs: tuple[float, ...] = ()
+
+
 class TokenOutput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """New tokens of one request: deltas, never histories.
 
@@ -169,6 +186,10 @@ class TokenOutput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         stop_token_id: the end token that caused finish_reason "stop"; also last in token_ids.
         num_cached_tokens: prompt tokens that came from the prefix cache.
         error: one sentence, with finish_reason "error".
+        logprobs: one for each of token_ids if the request asks for them, else empty.
+        prompt_logprobs: one for each prompt token, None for the first; on the first output alone.
+        prefill_s: seconds from the start of the prompt's computation to the first token, with that token.
+        queue_position: 1 is the next to be admitted; on outputs without tokens, while a request waits.
     """
 
     request_id: str
@@ -178,6 +199,10 @@ class TokenOutput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     stop_token_id: int | None = None
     num_cached_tokens: int = 0
     error: str | None = None
+    logprobs: list[TokenLogprob] = []
+    prompt_logprobs: list[TokenLogprob | None] | None = None
+    prefill_s: float | None = None
+    queue_position: int | None = None
 
 
 class StepOutputs(msgspec.Struct, frozen=True, tag="outputs"):

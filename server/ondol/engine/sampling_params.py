@@ -11,7 +11,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Sampling parameters of one choice of one request.
 
     Attributes:
-        max_tokens: most tokens to generate, already clipped to what is left of the context.
+        max_tokens: most tokens to generate, already clipped to what is left of the context; 0 computes
+            the prompt alone.
         temperature: 0 (or below 1e-5) is greedy; else logits are divided by it.
         top_k: keep the k most likely tokens; 0 keeps all.
         top_p: keep the smallest set whose probability reaches this; 1.0 keeps all.
@@ -24,6 +25,10 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         min_tokens: end tokens are impossible before this many tokens.
         ignore_eos: generate through the model's end tokens.
         stop_token_ids: further end tokens of this request.
+        logprobs: alternatives reported beside each output token's log-probability; 0 reports the chosen
+            token's alone, None nothing.
+        prompt_logprobs: the same for the prompt's tokens; such a request reads no cached prefix.
+        grammar: llguidance's grammar text that the output must match; see `text/structured_output.py`.
     """
 
     max_tokens: int
@@ -40,3 +45,6 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     min_tokens: int = 0
     ignore_eos: bool = False
     stop_token_ids: tuple[int, ...] = ()
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    grammar: str | None = None

@@ -12,7 +12,7 @@ from typing import Literal
 
 import anyio
 
-from ondol.engine.messages import TokenOutput
+from ondol.engine.messages import TokenLogprob, TokenOutput
 from ondol.engine.sampling_params import SamplingParams
 from ondol.errors import EngineFailed, OndolError
 from ondol.metrics import ABORTED, Metrics
@@ -33,6 +33,7 @@ class GenerationRequest:
         stop: strings that end the text; they are not part of it.
         is_continuation: the text goes on where the prompt ended; keeps a first word's leading space.
         cache_salt: requests share cached prefixes only with equal salts.
+        shown_token_ids: special tokens that belong to the text, such as the marks of a tool call.
     """
 
     prompt_ids: list[int]
@@ -40,6 +41,22 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     is_continuation: bool = False
     cache_salt: str = ""
+    shown_token_ids: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where a choice's time went, in seconds; together, the time from the start to the last token.
+
+    Attributes:
+        queue_s: from the start to the first step of the prompt's computation.
+        prefill_s: from the first step of the prompt's computation to the first token.
+        decode_s: from the first token to the last.
+    """
+
+    queue_s: float
+    prefill_s: float
+    decode_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +68,23 @@ class TextDelta:
         token_ids: tokens since the last delta, also those that show no text, such as the end token.
         finish_reason: set on the last delta only.
         num_cached_tokens: prompt tokens that came from the prefix cache.
+        logprobs: one for each of `token_ids` if the request asks for them, also while their text is
+            held back; else empty.
+        prompt_logprobs: one for each prompt token, None for the first; on the first delta alone.
+        stop_token_id: the end token that ended the choice; it is last in `token_ids` and shows no text.
+        queue_position: 1 is the next to be admitted; on deltas without tokens, while the request waits.
+        timings: on the last delta.
     """
 
     text: str
     token_ids: tuple[int, ...]
     finish_reason: TextFinishReason | None = None
     num_cached_tokens: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
+    stop_token_id: int | None = None
+    queue_position: int | None = None
+    timings: Timings | None = None
 
 
 async def stream_text(
