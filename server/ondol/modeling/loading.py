@@ -122,31 +122,51 @@ class Blueprint:
     notes: tuple[str, ...] = ()
 
 
-def draw_model(folder: Path, device: torch.device, dtype: str, on_load: OnLoad | None = None) -> Blueprint:
+def draw_model(
+    folder: Path,
+    device: torch.device,
+    dtype: str,
+    on_load: OnLoad | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Blueprint:
     """Build a folder's model without its weights; takes what `load_model` takes.
+
+    Args:
+        folder, device, dtype, on_load: as `load_model` takes them.
+        checkpoint: what tells how a quantized folder's tensors are stored; None opens the folder's own.
 
     Raises:
         ModelRefused: names what is wrong with the folder.
     """
     config = read_config(folder)
-    compute_dtype = choose_dtype(dtype, config, device)
-    ignored = frozenset({"lm_head.weight"}) if config.tie_word_embeddings else frozenset[str]()
     quantization = read_quantization(folder)
-    if quantization is not None:
-        if on_load is not None:
-            raise ModelRefused(
-                f"the checkpoint is quantized already ({quantization.method}): --quantization "
-                f"{on_load.method} cannot quantize it again. Leave it at none, or take the original model."
-            )
-        layers = quantization.layers(Checkpoint(folder), compute_dtype)
-        model = build_model(config, layers)
-        ignored |= layers.ignored
-        notes = quantization.settings.notes
-        return Blueprint(config, model, compute_dtype, _context_length(config), ignored, notes)
+    if quantization is None:
+        return draw_original(folder, device, dtype, on_load)
+    if on_load is not None:
+        raise ModelRefused(
+            f"the checkpoint is quantized already ({quantization.method}): --quantization "
+            f"{on_load.method} cannot quantize it again. Leave it at none, or take the original model."
+        )
+    compute_dtype = choose_dtype(dtype, config, device)
+    layers = quantization.layers(checkpoint or Checkpoint(folder), compute_dtype)
+    model = build_model(config, layers)
+    ignored = _ignored(config) | layers.ignored
+    notes = quantization.settings.notes
+    return Blueprint(config, model, compute_dtype, _context_length(config), ignored, notes)
+
+
+def draw_original(folder: Path, device: torch.device, dtype: str, on_load: OnLoad | None = None) -> Blueprint:
+    """As `draw_model`, but of full-precision weights, whatever the folder's checkpoint holds.
+
+    Of a quantized checkpoint this is the model that it was made from.
+    """
+    config = read_config(folder)
+    compute_dtype = choose_dtype(dtype, config, device)
     make: LayerFactory = (
         PlainLayers(compute_dtype) if on_load is None else OnLoadLayers(on_load, compute_dtype)
     )
-    return Blueprint(config, build_model(config, make), compute_dtype, _context_length(config), ignored)
+    model = build_model(config, make)
+    return Blueprint(config, model, compute_dtype, _context_length(config), _ignored(config))
 
 
 def load_model(
@@ -196,6 +216,10 @@ def build_model(config: Any, make: LayerFactory) -> Model:
     # transformers' modelling code takes seconds to import, and most models do not need it.
     model: Model = importlib.import_module("ondol.modeling.generic").build_generic(config, make)
     return model
+
+
+def _ignored(config: Any) -> frozenset[str]:
+    return frozenset({"lm_head.weight"}) if config.tie_word_embeddings else frozenset()
 
 
 def _context_length(config: Any) -> int:

@@ -1,10 +1,8 @@
-"""What a model needs in memory, before any weight is read, and which quantization makes it fit.
+"""Which quantization makes a model fit, decided before any weight is read.
 
-Weights are counted over the model as it will be built, on the meta device, so that their bytes are exact;
-the workspace is an upper estimate. Knows nothing about devices: who asks says how much memory there is.
+Knows nothing about devices: who asks says how much memory there is.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,20 +10,11 @@ from pathlib import Path
 import torch
 
 from ondol.errors import DoesNotFit
-from ondol.kernels.quantized import QuantizedMatrix
 from ondol.modeling.architecture import read_config
+from ondol.modeling.footprint import Load, measure_footprint
 from ondol.modeling.loading import Blueprint, draw_model
 from ondol.modeling.quantization.on_load import OnLoad
 from ondol.modeling.quantization.selection import read_quantization
-
-# Dequantizing a matrix by the torch reference makes unpacked codes, indices, values, spread scales and
-# their product: some 20 bytes for each of its weights at once.
-DEQUANTIZE_BYTES = 20
-# Float32 values per row of a step: hidden states and residual, q/k/v, gate and up and their product.
-HIDDEN_COPIES = 6
-INTERMEDIATE_COPIES = 3
-# Logits and what the sampler makes of them, float32.
-LOGIT_COPIES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,31 +79,20 @@ class Choice:
 
 def measure_needs(blueprint: Blueprint, demand: Demand) -> MemoryNeeds:
     """What a model needs, from its shapes alone."""
-    model, config = blueprint.model, blueprint.config
-    token_bytes = (
-        2 * config.num_hidden_layers * model.num_kv_heads * model.head_dim * blueprint.dtype.itemsize
-    )
-    one_request_bytes = (demand.max_model_len or blueprint.context_length) * token_bytes
+    footprint = measure_footprint(blueprint)
+    token_bytes = footprint.kv_token_bytes(blueprint.dtype)
+    context = demand.max_model_len or blueprint.context_length
     kv_cache_bytes = demand.kv_cache_bytes
     if kv_cache_bytes is None:
-        kv_cache_bytes = min(one_request_bytes * demand.max_num_seqs, demand.kv_limit_bytes)
-    largest_matrix = max(
-        (
-            math.prod(module.shape)
-            for _, module in model.named_modules()
-            if isinstance(module, QuantizedMatrix)
-        ),
-        default=0,
-    )
-    intermediate_size = getattr(config, "intermediate_size", 4 * config.hidden_size)
-    row_values = HIDDEN_COPIES * config.hidden_size + INTERMEDIATE_COPIES * intermediate_size
-    activation_bytes = torch.float32.itemsize * demand.max_num_batched_tokens * row_values
-    logit_bytes = torch.float32.itemsize * LOGIT_COPIES * demand.max_num_seqs * config.vocab_size
+        kv_cache_bytes = min(context * token_bytes * demand.max_num_seqs, demand.kv_limit_bytes)
+    # No more tokens are looked at in a step than the cache holds.
+    num_tokens = min(context * demand.max_num_seqs, kv_cache_bytes // token_bytes)
+    load = Load(min(context, num_tokens), demand.max_num_seqs, demand.max_num_batched_tokens, num_tokens)
     return MemoryNeeds(
-        weights_bytes=sum(parameter.nbytes for parameter in model.parameters()),
-        workspace_bytes=activation_bytes + logit_bytes + DEQUANTIZE_BYTES * largest_matrix,
+        weights_bytes=footprint.weights_bytes,
+        workspace_bytes=footprint.workspace_bytes(load, blueprint.dtype),
         kv_cache_bytes=kv_cache_bytes,
-        one_request_bytes=one_request_bytes,
+        one_request_bytes=context * token_bytes,
     )
 
 
