@@ -12,7 +12,10 @@ from pathlib import Path
 
 from ondol.engine.messages import EngineReady, EngineStats, FinishReason, TokenOutput
 from ondol.engine.sampling_params import SamplingParams
-from ondol.errors import EngineFailed, ModelNotFound, QueueFull
+from ondol.errors import EngineFailed, ModelInUse, ModelNotFound, OndolError, QueueFull
+from ondol.model_manager.load_order import LoadOrder
+from ondol.model_manager.model_events import EventKind, ModelEvent, ModelEvents
+from ondol.model_manager.model_status import ModelStatus, ModelSummary, StageProgress
 from ondol.text.tokenizer import TextTokenizer
 
 READY = EngineReady(
@@ -151,27 +154,111 @@ class FakeModel:
 
 
 class FakeManager:
-    """Serves the given models; `num_leases` counts who holds one now."""
+    """ModelManager's contract over models that exist already.
 
-    def __init__(self, *models: FakeModel) -> None:
+    `num_leases` counts who holds one now, `keep_alives` is what each lease asked for, `orders` are the
+    loads that were asked for. A load finds its model among `shelf` and takes `load_gate` to be set;
+    `failures` holds the errors that loads, unloads and removals by a name raise instead.
+    """
+
+    def __init__(self, *models: FakeModel, shelf: Sequence[FakeModel] = ()) -> None:
         self.models = models
+        self.shelf = tuple(shelf)
         self.num_leases = 0
+        self.keep_alives: list[float | None] = []
+        self.orders: list[LoadOrder] = []
+        self.pulled: list[str] = []
+        self.failures: dict[str, OndolError] = {}
+        self.load_gate = asyncio.Event()
+        self.load_gate.set()
+        self.events = ModelEvents()
+        self.states = {model.name: ModelStatus(model.name, "loaded") for model in models}
+        self.states |= {model.name: ModelStatus(model.name, "unloaded") for model in shelf}
 
     @asynccontextmanager
-    async def lease(self, name: str) -> AsyncIterator[FakeModel]:
+    async def lease(self, name: str, *, keep_alive_s: float | None = None) -> AsyncIterator[FakeModel]:
         for model in self.models:
             if model.name == name:
                 break
         else:
             raise ModelNotFound(name, tuple(model.name for model in self.models))
         self.num_leases += 1
+        self.keep_alives.append(keep_alive_s)
         try:
             yield model
         finally:
             self.num_leases -= 1
 
+    async def load(self, order: LoadOrder) -> FakeModel:
+        self.orders.append(order)
+        for model in self.models:
+            if model.name == order.name:
+                return model
+        self.publish(ModelStatus(order.name, "loading", StageProgress("starting")))
+        await self.load_gate.wait()
+        model = next((model for model in self.shelf if model.name == order.name), None)
+        error = self.failures.get(order.name) or (None if model else ModelNotFound(order.name))
+        if error is not None:
+            self.publish(ModelStatus(order.name, "failed", error=error))
+            raise error
+        self.models = (*self.models, model)
+        self.publish(ModelStatus(order.name, "loaded", is_pinned=order.is_pinned))
+        return model
+
+    async def unload(self, name: str, *, force: bool = False) -> None:
+        self._check(name)
+        if self.num_leases and not force:
+            raise ModelInUse(name, self.num_leases)
+        self.shelf += tuple(model for model in self.models if model.name == name)
+        self.models = tuple(model for model in self.models if model.name != name)
+        self.publish(ModelStatus(name, "unloaded"))
+
+    async def remove(self, name: str) -> int:
+        await self.unload(name)
+        self.shelf = tuple(model for model in self.shelf if model.name != name)
+        self.events.publish(ModelEvent("removed", self.states.pop(name)))
+        return 1
+
+    async def pull(self, model: str) -> None:
+        self.pulled.append(model)
+        self.publish(ModelStatus(model, "downloading", StageProgress("downloading", 0, 100)))
+        await self.load_gate.wait()
+        if error := self.failures.get(model):
+            self.publish(ModelStatus(model, "failed", error=error))
+            raise error
+        self.publish(ModelStatus(model, "unloaded"))
+
+    async def refresh(self) -> None:
+        pass
+
     def served(self) -> tuple[FakeModel, ...]:
         return self.models
+
+    def nameable(self) -> tuple[ModelSummary, ...]:
+        return tuple(
+            ModelSummary(model.name, model.created, model.max_model_len, model.source)
+            for model in self.models
+        )
+
+    def statuses(self) -> tuple[ModelStatus, ...]:
+        return tuple(self.states.values())
+
+    def watch(self) -> AsyncGenerator[ModelEvent]:
+        return self.events.watch()
+
+    async def close(self) -> None:
+        self.events.close()
+
+    def publish(self, status: ModelStatus, kind: EventKind = "status") -> None:
+        """What watchers and `statuses` hear from now on."""
+        self.states[status.id] = status
+        self.events.publish(ModelEvent(kind, status))
+
+    def _check(self, name: str) -> None:
+        if name in self.failures:
+            raise self.failures[name]
+        if name not in self.states:
+            raise ModelNotFound(name, tuple(self.states))
 
 
 def fake_model(folder: Path, name: str = "tiny", **fields: object) -> FakeModel:

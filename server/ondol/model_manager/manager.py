@@ -10,43 +10,21 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
 
 from ondol.config import EngineSettings
 from ondol.engine.client import EngineClient
 from ondol.engine.messages import EngineConfig, EngineReady, LoadProgress, QuantizationConfig
 from ondol.errors import ModelNotFound
 from ondol.model_manager.generation_defaults import GenerationDefaults
+from ondol.model_manager.loaded_model import LoadedModel
 from ondol.model_manager.resolve import ResolvedModel
 from ondol.text.tokenizer import TextTokenizer
+
+__all__ = ["LoadedModel", "ModelManager"]
 
 logger = logging.getLogger(__name__)
 
 PROGRESS_STEP = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A model that answers requests.
-
-    Attributes:
-        name: the name that requests use.
-        max_model_len: tokens of prompt plus answer.
-        vocab_size: token ids run from 0 to this; the tokenizer may know fewer or more.
-        defaults: sampling parameters where a request names none.
-        created: when it was loaded, in Unix seconds.
-        source: where its files came from; see `ResolvedModel`.
-    """
-
-    name: str
-    tokenizer: TextTokenizer
-    engine: EngineClient
-    max_model_len: int
-    vocab_size: int
-    defaults: GenerationDefaults
-    created: int
-    source: dict[str, Any]
 
 
 class ModelManager:
