@@ -17,6 +17,7 @@ from ondol.engine.sampling_params import SamplingParams
 from ondol.errors import EngineFailed, OndolError
 from ondol.metrics import ABORTED, Metrics
 from ondol.model_manager.manager import LoadedModel
+from ondol.service.deadline import until_deadline
 from ondol.text.stop_strings import StopStringMatcher
 from ondol.text.tokenizer import TextTokenizer
 
@@ -34,6 +35,7 @@ class GenerationRequest:
         is_continuation: the text goes on where the prompt ended; keeps a first word's leading space.
         cache_salt: requests share cached prefixes only with equal salts.
         shown_token_ids: special tokens that belong to the text, such as the marks of a tool call.
+        deadline_s: time of the event loop's clock at which the choice ends with what is there.
     """
 
     prompt_ids: list[int]
@@ -42,6 +44,7 @@ class GenerationRequest:
     is_continuation: bool = False
     cache_salt: str = ""
     shown_token_ids: frozenset[int] = frozenset()
+    deadline_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,8 @@ async def stream_text(
         engine_stream = model.engine.generate(
             request.prompt_ids, request.params, cache_salt=request.cache_salt
         )
+        if request.deadline_s is not None:
+            engine_stream = until_deadline(engine_stream, request.deadline_s)
         async with aclosing(engine_stream) as outputs:
             async for output in outputs:
                 meter.add_tokens(len(output.token_ids))
