@@ -10,7 +10,7 @@ writes its own; plain text is encoded with them.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import transformers
 from tokenizers import Tokenizer
 
 from ondol.errors import InvalidRequest, ModelRefused
-from ondol.text.chat_template import ChatTemplate, Message, Tool
+from ondol.text.chat_template import ChatTemplate, Message, Tool, merge_system
 from ondol.text.detokenizer import IncrementalDetokenizer
 from ondol.text.token_bytes import TokenBytes
 
@@ -35,10 +35,17 @@ class TextTokenizer:
         end_token_ids: every id that ends an answer, sorted: the eos ids of generation_config.json,
             config.json and the tokenizer, and the token that ends a turn in the chat template.
         vocab_size: one more than the highest id of the vocabulary; models may have more rows.
+        merges_system_prompt: whether a system message goes into the first user's text where the
+            template knows no system role.
     """
 
     def __init__(
-        self, backend: Tokenizer, chat_template: ChatTemplate | None = None, end_token_ids: Sequence[int] = ()
+        self,
+        backend: Tokenizer,
+        chat_template: ChatTemplate | None = None,
+        end_token_ids: Sequence[int] = (),
+        *,
+        merges_system_prompt: bool = True,
     ) -> None:
         # A length limit left in tokenizer.json by its training would cut prompts silently.
         backend.no_truncation()
@@ -47,25 +54,58 @@ class TextTokenizer:
         self.token_bytes = TokenBytes.of(backend)
         self.vocab_size = len(self.token_bytes)
         self.chat_template = chat_template
+        self.merges_system_prompt = merges_system_prompt
         self.end_token_ids = tuple(sorted({*end_token_ids, *_end_of_turn_ids(backend, chat_template)}))
 
     @classmethod
-    def load(cls, folder: Path) -> "TextTokenizer":
-        """Raises ModelRefused with a one-line reason if the folder holds no tokenizer Ondol can run."""
+    def load(
+        cls, folder: Path, *, chat_template: str | None = None, merges_system_prompt: bool = True
+    ) -> "TextTokenizer":
+        """Read a model folder's tokenizer; `chat_template` is used instead of the folder's own.
+
+        Raises ModelRefused with a one-line reason if the folder holds no tokenizer Ondol can run.
+        """
         _refuse_remote_code(folder)
         loaded = _load_fast_tokenizer(folder)
-        source = _default_template(loaded.chat_template)
-        chat_template = None if source is None else ChatTemplate(source, loaded.special_tokens_map)
+        source = chat_template or _default_template(loaded.chat_template)
+        template = None if source is None else ChatTemplate(source, loaded.special_tokens_map)
         eos_ids = _configured_eos_ids(folder)
         if loaded.eos_token_id is not None:
             eos_ids.append(loaded.eos_token_id)
-        return cls(loaded.backend_tokenizer, chat_template, eos_ids)
+        return cls(loaded.backend_tokenizer, template, eos_ids, merges_system_prompt=merges_system_prompt)
 
-    def render_chat(self, messages: Sequence[Message], *, tools: Sequence[Tool] | None = None) -> str:
-        """Prompt text of a conversation; raises InvalidRequest if there is no template or it refuses."""
-        if self.chat_template is None:
-            raise InvalidRequest("This model has no chat template; use /v1/completions.", param="model")
-        return self.chat_template.render(messages, tools=tools)
+    def render_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Tool] | None = None,
+        add_generation_prompt: bool = True,
+        continues_final_message: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Prompt text of a conversation; see `ChatTemplate.render` and `render_open_end`.
+
+        Raises InvalidRequest if there is no template or it refuses.
+        """
+        template = self.chat_template
+        if template is None:
+            raise InvalidRequest(
+                "This model has no chat template; use /v1/completions, or serve it with --chat-template FILE.",
+                param="model",
+            )
+        if self.merges_system_prompt and not template.takes_system:
+            messages = merge_system(messages)
+        if continues_final_message:
+            return template.render_open_end(messages, tools=tools, arguments=arguments)
+        return template.render(
+            messages, tools=tools, add_generation_prompt=add_generation_prompt, arguments=arguments
+        )
+
+    def special_token_id(self, content: str) -> int | None:
+        """The id of a special token, which the visible text leaves out; None for any other text."""
+        token_id: int | None = self._backend.token_to_id(content)
+        added = self._backend.get_added_tokens_decoder()
+        return token_id if token_id in added and added[token_id].special else None
 
     def encode_rendered(self, text: str) -> list[int]:
         """Ids of a rendered chat template, which writes its own special tokens."""

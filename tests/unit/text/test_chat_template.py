@@ -4,8 +4,7 @@ import pytest
 from support.tokenizers import CHATML_TEMPLATE, INST_TEMPLATE
 
 from ondol.errors import InvalidRequest, ModelRefused
-from ondol.text import chat_template
-from ondol.text.chat_template import ChatTemplate
+from ondol.text.chat_template import ChatTemplate, merge_system
 
 LLAMA_TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 LLAMA_3_TEMPLATE = (
@@ -113,12 +112,6 @@ def test_rendering_leaves_the_callers_messages_alone():
     assert messages == [user("a")]
 
 
-def test_template_that_writes_without_end_is_refused(monkeypatch):
-    monkeypatch.setattr(chat_template, "MAX_RENDERED_CHARS", 1000)
-    with pytest.raises(InvalidRequest, match="1001 characters"):
-        ChatTemplate("{% for _ in range(1001) %}x{% endfor %}", {}).render([user("a")])
-
-
 @pytest.mark.parametrize("source", ["ok\n{% if %}", "ok\n{{ messages | no_such_filter }}"])
 def test_broken_template_is_the_models_fault_and_names_the_line(source):
     with pytest.raises(ModelRefused, match="line 2"):
@@ -134,3 +127,79 @@ def test_text_after_a_reply_opens_with_the_end_of_turn_token():
 @pytest.mark.parametrize("source", ["{{ raise_exception('no') }}", "{{ messages[0].content }}", ""])
 def test_template_that_will_not_show_a_reply_has_nothing_after_it(source):
     assert ChatTemplate(source, {}).text_after_reply() == ""
+
+
+def metas_reference(messages):
+    """Llama-2's dialog format after Meta's published `chat_completion`, as text with BOS and EOS shown."""
+    if messages[0]["role"] == "system":
+        system, first, *rest = messages
+        merged = f"<<SYS>>\n{system['content']}\n<</SYS>>\n\n{first['content']}"
+        messages = [{"role": "user", "content": merged}, *rest]
+    turns = ""
+    for question, answer in zip(messages[::2], messages[1::2], strict=False):
+        turns += f"<s>[INST] {question['content'].strip()} [/INST] {answer['content'].strip()} </s>"
+    return turns + f"<s>[INST] {messages[-1]['content'].strip()} [/INST]"
+
+
+LLAMA_2_TEMPLATE = (
+    "{% set has_system = messages[0].role == 'system' %}"
+    "{% for message in messages[(1 if has_system else 0):] %}"
+    "{% if (message.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Roles must alternate.') }}{% endif %}"
+    "{% set head = '<<SYS>>\n' + messages[0].content + '\n<</SYS>>\n\n'"
+    " if has_system and loop.first else '' %}"
+    "{% if message.role == 'user' %}{{ bos_token + '[INST] ' + (head + message.content).strip() + ' [/INST]' }}"
+    "{% else %}{{ ' ' + message.content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("system", [[], [{"role": "system", "content": "짧게 답해라. "}]])
+@pytest.mark.parametrize("num_turns", [0, 1, 3])
+def test_llama_2_renders_as_metas_reference_does(system, num_turns):
+    turns = [message for n in range(num_turns) for message in (user(f"질문 {n} "), assistant(f" 답 {n}"))]
+    messages = [*system, *turns, user("  인구는?\n")]
+    assert ChatTemplate(LLAMA_2_TEMPLATE, LLAMA_TOKENS).render(messages) == metas_reference(messages)
+
+
+def test_a_continued_message_stays_open_where_it_ends():
+    template = ChatTemplate(CHATML_TEMPLATE, {})
+    messages = [user("1부터 세어 봐"), assistant("하나, 둘, ")]
+    assert template.render_open_end(messages).endswith("<|im_start|>assistant\n하나, 둘, ")
+
+
+def test_a_message_that_the_template_leaves_out_cannot_be_continued():
+    template = ChatTemplate("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", {})
+    with pytest.raises(InvalidRequest, match="leaves out"):
+        template.render_open_end([user("a"), assistant("b")])
+
+
+def test_a_template_tells_whether_it_takes_system_messages_and_tools():
+    chatml = ChatTemplate(CHATML_TEMPLATE, {})
+    assert (chatml.takes_system, chatml.takes_tools) == (True, False)
+    refusing = ChatTemplate(
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}{% endfor %}",
+        {},
+    )
+    assert not refusing.takes_system
+    with_tools = ChatTemplate("{% for tool in tools or [] %}{{ tool | tojson }}{% endfor %}", {})
+    assert with_tools.takes_tools
+
+
+def test_arguments_reach_the_template_but_never_replace_what_is_reserved():
+    template = ChatTemplate("{{ enable_thinking }} {{ messages[0].content }} {{ bos_token }}", LLAMA_TOKENS)
+    arguments = {"enable_thinking": False, "messages": [user("forged")], "bos_token": "forged"}
+    assert template.render([user("hi")], arguments=arguments) == "False hi <s>"
+
+
+def test_a_system_prompt_is_merged_into_the_first_user_message():
+    system = {"role": "system", "content": "짧게."}
+    assert merge_system([system, user("안녕")]) == [user("짧게.\n\n안녕")]
+    assert merge_system([user("안녕")]) == [user("안녕")]
+    assert merge_system([system, assistant("네")]) == [system, assistant("네")]
+    assert merge_system([system]) == [system]
+
+
+def test_json_in_a_prompt_keeps_hangul_as_it_is():
+    assert ChatTemplate("{{ messages | tojson }}", {}).render([user("한글 <b>")]) == (
+        '[{"role": "user", "content": "한글 <b>"}]'
+    )
