@@ -90,7 +90,8 @@ class TextTokenizer:
         template = self.chat_template
         if template is None:
             raise InvalidRequest(
-                "This model has no chat template; use /v1/completions, or serve it with --chat-template FILE.",
+                "This model has no chat template; use /v1/completions, "
+                "or serve it with --chat-template FILE.",
                 param="model",
             )
         if self.merges_system_prompt and not template.takes_system:

@@ -148,7 +148,8 @@ LLAMA_2_TEMPLATE = (
     "{{ raise_exception('Roles must alternate.') }}{% endif %}"
     "{% set head = '<<SYS>>\n' + messages[0].content + '\n<</SYS>>\n\n'"
     " if has_system and loop.first else '' %}"
-    "{% if message.role == 'user' %}{{ bos_token + '[INST] ' + (head + message.content).strip() + ' [/INST]' }}"
+    "{% if message.role == 'user' %}"
+    "{{ bos_token + '[INST] ' + (head + message.content).strip() + ' [/INST]' }}"
     "{% else %}{{ ' ' + message.content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
 )
 
@@ -177,7 +178,7 @@ def test_a_template_tells_whether_it_takes_system_messages_and_tools():
     chatml = ChatTemplate(CHATML_TEMPLATE, {})
     assert (chatml.takes_system, chatml.takes_tools) == (True, False)
     refusing = ChatTemplate(
-        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}{% endfor %}",
+        "{% for m in messages if m.role == 'system' %}{{ raise_exception('no') }}{% endfor %}",
         {},
     )
     assert not refusing.takes_system

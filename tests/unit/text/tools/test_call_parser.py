@@ -67,7 +67,8 @@ CASES = [
     ),
     (
         "llama3",
-        '<|python_tag|>{"type": "function", "name": "x", "parameters": {}}; {"name": "검색", "parameters": {"n": 1}}',
+        '<|python_tag|>{"type": "function", "name": "x", "parameters": {}}; '
+        '{"name": "검색", "parameters": {"n": 1}}',
         "",
         [("x", "{}"), ("검색", '{"n": 1}')],
     ),
