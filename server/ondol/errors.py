@@ -19,8 +19,9 @@ Knows nothing about HTTP or terminals: an error carries data and a sentence that
     ├── AddressInUse                9
     ├── SourceUnreachable          10   502    Hub or package index cannot be reached
     ├── Unauthorized                    401
-    ├── InvalidRequest                  400    names the offending field
-    │   └── PromptTooLong               400    code context_length_exceeded
+    ├── InvalidRequest              2   400    names the offending field
+    │   ├── NoChatTemplate          2   400    code no_chat_template
+    │   └── PromptTooLong           2   400    code context_length_exceeded
     ├── QueueFull                       429    carries retry_after_s
     ├── ModelInUse                      409    it cannot be unloaded or removed while streams are open
     ├── NoRoomYet                       503    no room until other models' streams end; carries retry_after_s
@@ -28,6 +29,8 @@ Knows nothing about HTTP or terminals: an error carries data and a sentence that
     ├── Draining                        503    the daemon is shutting down; carries retry_after_s
     └── EngineFailed               70   500    the engine process died or a step raised
 """
+
+import difflib
 
 
 class OndolError(Exception):
@@ -43,14 +46,17 @@ class ConfigError(OndolError):
 
 
 class ModelNotFound(OndolError):
-    """No model goes by this name; carries the names that would have worked."""
+    """No model goes by this name; carries the names that would have worked, and those that are close."""
 
     exit_code = 3
 
     def __init__(self, name: str, known: tuple[str, ...] = ()) -> None:
         self.name = name
         self.known = known
+        self.close = tuple(difflib.get_close_matches(name.casefold(), known))
         hint = f" Known models: {', '.join(known)}." if known else ""
+        if self.close:
+            hint = f" Did you mean {' or '.join(self.close)}?"
         super().__init__(f"The model '{name}' does not exist.{hint}")
 
 
@@ -130,10 +136,25 @@ class Unauthorized(OndolError):
 class InvalidRequest(OndolError):
     """A request body or header is wrong; `param` names the field."""
 
+    exit_code = 2
+
     def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
         self.param = param
         self.code = code
         super().__init__(message)
+
+
+class NoChatTemplate(InvalidRequest):
+    """A base model was asked to chat; a client that knows `CODE` asks it to continue a text instead."""
+
+    CODE = "no_chat_template"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This model has no chat template; use /v1/completions, or serve it with --chat-template FILE.",
+            param="model",
+            code=self.CODE,
+        )
 
 
 class PromptTooLong(InvalidRequest):

@@ -17,7 +17,7 @@ from typing import Any
 import transformers
 from tokenizers import Tokenizer
 
-from ondol.errors import InvalidRequest, ModelRefused
+from ondol.errors import InvalidRequest, ModelRefused, NoChatTemplate
 from ondol.text.chat_template import ChatTemplate, Message, Tool, merge_system
 from ondol.text.detokenizer import IncrementalDetokenizer
 from ondol.text.token_bytes import TokenBytes
@@ -89,11 +89,7 @@ class TextTokenizer:
         """
         template = self.chat_template
         if template is None:
-            raise InvalidRequest(
-                "This model has no chat template; use /v1/completions, "
-                "or serve it with --chat-template FILE.",
-                param="model",
-            )
+            raise NoChatTemplate
         if self.merges_system_prompt and not template.takes_system:
             messages = merge_system(messages)
         if continues_final_message:

@@ -1,0 +1,107 @@
+"""Finds who serves a model for one command: the running daemon, or else a temporary one.
+
+Knows nothing about what the model is asked. Invariant: a running daemon is only asked for a model
+that it offers; nothing is unloaded there for the sake of a command.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import click
+
+from ondol.cli.asked_model import AskedModel, Sampling
+from ondol.cli.daemon_client import DaemonClient
+from ondol.cli.flags import settings_options
+from ondol.cli.language import tr
+from ondol.cli.temporary_daemon import TemporaryDaemon
+from ondol.config import Settings, flag_name, load_settings
+from ondol.errors import DaemonUnreachable, ModelNotFound
+from ondol.model_manager.resolve import find
+
+# Each of them asks for a model loaded in a certain way, so it gets a daemon of its own.
+ENGINE_KEYS = ("device", "dtype", "quantization", "max_model_len", "kv_cache_memory", "threads")
+PASSED_KEYS = ("config", "home", "api_key", "api_key_file")
+
+
+def serving_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: the flags that `serving_model` takes."""
+    with_settings = settings_options("home", "api_key", "api_key_file", *ENGINE_KEYS)(function)
+    return click.option(
+        "--url", metavar="URL", help="Address of the daemon [default: http://HOST:PORT of the settings]."
+    )(with_settings)
+
+
+@contextmanager
+def serving_model(
+    model: str | None, sampling: Sampling, *, url: str | None, flags: Mapping[str, Any]
+) -> Iterator[AskedModel]:
+    """The model, ready to be asked; without a name the daemon's first, or the settings' model.
+
+    Raises ModelNotFound if the daemon at `url` does not offer it, DaemonUnreachable if none is there,
+    and ends with a temporary daemon's exit code if that cannot serve.
+    """
+    settings = load_settings(flags)
+    with ExitStack() as stack:
+        client = stack.enter_context(DaemonClient.of(settings, url))
+        name = None
+        if url is not None:
+            name = _offered(client, model, settings)
+            if name is None:
+                raise ModelNotFound(model or "", tuple(_ids(client)))
+        elif not _has_engine_flags(flags) and client.is_running():
+            name = _offered(client, model, settings)
+            if name is None:
+                note(tr("The daemon at {url} does not offer {model}.", url=client.url, model=model))
+        if name is None:
+            temporary = _temporary(model or settings.model, flags, stack)
+            client = stack.enter_context(DaemonClient.of(settings, temporary.url))
+            name = _ids(client)[0]
+        yield AskedModel(client, name, sampling)
+
+
+def note(text: str) -> None:
+    """One line for the person at the terminal, beside the data."""
+    click.echo(text, err=True)
+
+
+def _offered(client: DaemonClient, model: str | None, settings: Settings) -> str | None:
+    """The id by which the daemon offers the model; None if it does not."""
+    ids = _ids(client)
+    if model is None or model in ids:
+        return model or next(iter(ids), None)
+    try:
+        known = find(model, settings.home)
+    except ModelNotFound:
+        return None
+    # A folder of the user's own may bear the name of another model.
+    return known.name if known.source is not None and known.name in ids else None
+
+
+def _ids(client: DaemonClient) -> list[str]:
+    listed = client.get_json("/v1/models").get("data")
+    if not isinstance(listed, list):
+        raise DaemonUnreachable(f"What answers at {client.url} is no Ondol daemon.")
+    return [str(card["id"]) for card in listed]
+
+
+def _has_engine_flags(flags: Mapping[str, Any]) -> bool:
+    return any(flags[key] is not None for key in ENGINE_KEYS)
+
+
+def _temporary(model: str, flags: Mapping[str, Any], stack: ExitStack) -> TemporaryDaemon:
+    note(
+        tr(
+            "Loading {model} for this command only; `ondol serve {model}` keeps it loaded.",
+            model=model,
+        )
+    )
+    passed = [
+        f"{flag_name(key)}={value}"
+        for key in (*PASSED_KEYS, *ENGINE_KEYS)
+        for value in (flags[key] if isinstance(flags[key], tuple) else (flags[key],))
+        if value is not None
+    ]
+    temporary = stack.enter_context(TemporaryDaemon(model, passed))
+    temporary.wait_until_ready()
+    return temporary
