@@ -9,16 +9,13 @@ forgets the request.
 import asyncio
 import contextlib
 import itertools
-import signal
-import socket
-import sys
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
 import msgspec
 
+from ondol.engine.connection import EngineConnection
 from ondol.engine.messages import (
-    LENGTH_PREFIX,
     AbortRequest,
     AddRequest,
     EngineConfig,
@@ -26,16 +23,15 @@ from ondol.engine.messages import (
     EngineStats,
     FromEngine,
     LoadFailed,
+    LoadPlan,
     LoadProgress,
+    Proceed,
     StepOutputs,
-    ToEngine,
     TokenOutput,
-    encode,
 )
 from ondol.engine.sampling_params import SamplingParams
 from ondol.errors import DeviceUnusable, DoesNotFit, EngineFailed, ModelRefused, OndolError, QueueFull
 
-STOP_TIMEOUT_S = 2.0
 RETRY_AFTER_S = 2
 
 
@@ -72,19 +68,12 @@ class EngineClient:
     Use `spawn`, then `load`; the process imports its libraries in between.
     """
 
-    def __init__(
-        self,
-        process: asyncio.subprocess.Process,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-    ) -> None:
-        self._process = process
-        self._reader = reader
-        self._writer = writer
-        self._decoder = msgspec.msgpack.Decoder(FromEngine)
+    def __init__(self, connection: EngineConnection) -> None:
+        self._connection = connection
         self._open: dict[str, OpenRequest] = {}
         self._ids = itertools.count()
         self._max_open = 0
+        self._max_running = 0
         self._ready: EngineReady | None = None
         self._receiver: asyncio.Task[None] | None = None
         self.stats = EngineStats()
@@ -93,20 +82,7 @@ class EngineClient:
     @classmethod
     async def spawn(cls) -> "EngineClient":
         """Start an engine process; it waits for its configuration."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "ondol.engine.process",
-                str(theirs.fileno()),
-                pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-                # A session of its own: a terminal's Ctrl-C goes to the API process alone, which drains.
-                start_new_session=True,
-            )
-        reader, writer = await asyncio.open_connection(sock=ours)
-        return cls(process, reader, writer)
+        return cls(await EngineConnection.spawn())
 
     @classmethod
     async def start(
@@ -139,15 +115,35 @@ class EngineClient:
             OndolError: the error that the engine reports; its process is gone then.
             EngineFailed: the process died.
         """
-        self._send(config)
+        self._connection.send(config)
+        return await self._become_ready(config.max_num_seqs + max_queue_size, on_progress)
+
+    async def plan(self, config: EngineConfig) -> LoadPlan:
+        """Configure the engine and hear what the load will take; `proceed` follows.
+
+        Raises:
+            OndolError: as `load`; the process is gone then.
+        """
+        self._connection.send(msgspec.structs.replace(config, wants_plan=True))
         try:
-            self._ready = await self._wait_until_ready(on_progress)
+            message = await self._read_while_loading()
         except BaseException:
             await self.close()
             raise
-        self._max_open = config.max_num_seqs + max_queue_size
-        self._receiver = asyncio.create_task(self._receive(), name="engine receiver")
-        return self._ready
+        assert isinstance(message, LoadPlan), "the engine was asked for a plan"
+        self._max_running = config.max_num_seqs
+        return message
+
+    async def proceed(
+        self,
+        kv_cache_bytes: int,
+        *,
+        max_queue_size: int,
+        on_progress: Callable[[LoadProgress], None] | None = None,
+    ) -> EngineReady:
+        """Load what was planned, with a KV cache of this size; otherwise as `load`."""
+        self._connection.send(Proceed(kv_cache_bytes))
+        return await self._become_ready(self._max_running + max_queue_size, on_progress)
 
     @property
     def ready(self) -> EngineReady:
@@ -168,7 +164,7 @@ class EngineClient:
     @property
     def process_id(self) -> int:
         """The engine process's id."""
-        return self._process.pid
+        return self._connection.process_id
 
     def check_admission(self, num_requests: int = 1) -> None:
         """Raise QueueFull or EngineFailed if `num_requests` more could not be served now."""
@@ -193,7 +189,7 @@ class EngineClient:
         self._open[request.request_id] = request
         finished = False
         try:
-            self._send(request.to_message())
+            self._connection.send(request.to_message())
             while not finished:
                 output = await request.outputs.get()
                 if output is None:
@@ -205,10 +201,10 @@ class EngineClient:
         finally:
             del self._open[request.request_id]
             if not finished and self.failure is None:
-                self._send(AbortRequest(request.request_id))
+                self._connection.send(AbortRequest(request.request_id))
 
     async def close(self) -> None:
-        """End the engine process: it leaves when its socket closes, else it is killed."""
+        """End the engine process and every open request."""
         if self.failure is None:
             self.failure = "the engine was closed"
         if self._receiver is not None:
@@ -216,46 +212,40 @@ class EngineClient:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._receiver
         self._fail_open_requests()
-        self._writer.close()
+        await self._connection.close()
+
+    async def _become_ready(
+        self, max_open: int, on_progress: Callable[[LoadProgress], None] | None
+    ) -> EngineReady:
         try:
-            await asyncio.wait_for(self._process.wait(), STOP_TIMEOUT_S)
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+            while not isinstance(message := await self._read_while_loading(), EngineReady):
+                if isinstance(message, LoadProgress) and on_progress is not None:
+                    on_progress(message)
+        except BaseException:
+            await self.close()
+            raise
+        self._ready = message
+        self._max_open = max_open
+        self._receiver = asyncio.create_task(self._receive(), name="engine receiver")
+        return message
 
-    def _send(self, message: ToEngine) -> None:
-        # Not awaited: the engine's reader thread always reads, so the buffer stays short.
-        self._writer.write(encode(message))
-
-    async def _read(self) -> FromEngine:
-        prefix = await self._reader.readexactly(LENGTH_PREFIX.size)
-        (length,) = LENGTH_PREFIX.unpack(prefix)
-        return self._decoder.decode(await self._reader.readexactly(length))  # type: ignore[no-any-return]
-
-    async def _wait_until_ready(self, on_progress: Callable[[LoadProgress], None] | None) -> EngineReady:
-        while True:
-            try:
-                message = await self._read()
-            except (asyncio.IncompleteReadError, ConnectionError) as error:
-                raise EngineFailed(await self._describe_death()) from error
-            if isinstance(message, EngineReady):
-                return message
-            if isinstance(message, LoadFailed):
-                raise _rebuild_error(message)
-            if isinstance(message, LoadProgress) and on_progress is not None:
-                on_progress(message)
+    async def _read_while_loading(self) -> FromEngine:
+        message = await self._connection.read()
+        if isinstance(message, LoadFailed):
+            raise _rebuild_error(message)
+        return message
 
     async def _receive(self) -> None:
         """Hand out step outputs until the engine dies, then end every open request."""
         try:
             while True:
-                message = await self._read()
+                message = await self._connection.read()
                 if isinstance(message, StepOutputs):
                     self.stats = message.stats
                     for output in message.outputs:
                         self._hand_out(output)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            self.failure = await self._describe_death()
+        except EngineFailed as error:
+            self.failure = str(error)
             self.stats = EngineStats()
             self._fail_open_requests()
 
@@ -275,12 +265,6 @@ class EngineClient:
     def _fail_open_requests(self) -> None:
         for request in self._open.values():
             request.outputs.put_nowait(None)
-
-    async def _describe_death(self) -> str:
-        returncode = await self._process.wait()
-        if returncode < 0:
-            return f"the engine process was killed by {signal.Signals(-returncode).name}"
-        return f"the engine process ended with exit code {returncode}"
 
 
 def _rebuild_error(message: LoadFailed) -> OndolError:

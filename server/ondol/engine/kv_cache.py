@@ -15,9 +15,8 @@ from ondol.kernels.paged_attention import PagedKVCache
 # because there it is the memory of everybody's other programs.
 CPU_SHARE = 0.25
 CPU_LIMIT_BYTES = 4 * 2**30
-CUDA_SHARE = 0.9
-# What --quantization auto leaves free on a CPU.
-CPU_RESERVE_BYTES = 2**30
+# What engines leave to everybody else: of a GPU's memory, of the free memory of a CPU.
+RESERVE_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +101,18 @@ def available_bytes(device: torch.device) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory for a whole engine: weights, cache and workspace; something is left for everybody else."""
+    """Memory for engines: weights, cache and workspace; a reserve is left for everybody else."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        return max(0, free - int(total * (1 - CUDA_SHARE)))
-    return max(0, _host_free_bytes() - CPU_RESERVE_BYTES)
+        return max(0, free - int(total * RESERVE_SHARE))
+    return int(_host_free_bytes() * (1 - RESERVE_SHARE))
+
+
+def total_bytes(device: torch.device) -> int:
+    """All memory of the device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def allocate(plan: KVPlan, shape: KVShape, dtype: torch.dtype, device: torch.device) -> PagedKVCache:

@@ -53,6 +53,9 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, tag="config"):
         enable_prefix_caching: reuse the blocks of equal prefixes.
         end_token_ids: further ids that end a generation (the chat template's end token).
         num_threads: CPU threads for the model; None leaves torch's choice.
+        memory_bytes: what --quantization auto may fill; None measures what the device has free.
+        memory_share: part of that memory to stay within if any quantization does.
+        wants_plan: answer with a `LoadPlan` and read no weight before `Proceed`.
     """
 
     model_path: str
@@ -67,6 +70,15 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, tag="config"):
     enable_prefix_caching: bool = True
     end_token_ids: tuple[int, ...] = ()
     num_threads: int | None = None
+    memory_bytes: int | None = None
+    memory_share: float = 1.0
+    wants_plan: bool = False
+
+
+class Proceed(msgspec.Struct, frozen=True, tag="proceed"):
+    """The answer to a `LoadPlan`: load the weights, with a KV cache of this size."""
+
+    kv_cache_bytes: int
 
 
 class AddRequest(msgspec.Struct, frozen=True, kw_only=True, tag="add"):
@@ -90,6 +102,38 @@ class LoadProgress(msgspec.Struct, frozen=True, tag="progress"):
 
     loaded_bytes: int
     total_bytes: int
+
+
+class LoadPlan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
+    """What a load will take, told before it takes anything.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        weights_bytes: exact, in the form that was asked for or that "auto" chose.
+        workspace_bytes: scratch of the largest step, an upper estimate.
+        min_kv_bytes: KV cache without which it cannot run: one request at the context that was asked
+            for; where none was, one block, for then the context is shortened to what fits.
+        request_kv_bytes: KV cache of one request at the context.
+        max_kv_bytes: KV cache beyond which more is of no use.
+        context: tokens of one request.
+        free_bytes: of the device, now, less a reserve for everybody else.
+        total_bytes: of the device.
+    """
+
+    device: str
+    weights_bytes: int
+    workspace_bytes: int
+    min_kv_bytes: int
+    request_kv_bytes: int
+    max_kv_bytes: int
+    context: int
+    free_bytes: int
+    total_bytes: int
+
+    @property
+    def fixed_bytes(self) -> int:
+        """What it takes beside the KV cache."""
+        return self.weights_bytes + self.workspace_bytes
 
 
 class StoredWeights(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,8 +256,8 @@ class StepOutputs(msgspec.Struct, frozen=True, tag="outputs"):
     stats: EngineStats
 
 
-ToEngine = EngineConfig | AddRequest | AbortRequest
-FromEngine = LoadProgress | EngineReady | LoadFailed | StepOutputs
+ToEngine = EngineConfig | Proceed | AddRequest | AbortRequest
+FromEngine = LoadPlan | LoadProgress | EngineReady | LoadFailed | StepOutputs
 
 
 def encode(message: ToEngine | FromEngine) -> bytes:

@@ -10,6 +10,7 @@ import torch
 from ondol.engine.kv_cache import available_bytes, free_bytes
 from ondol.engine.messages import EngineConfig, QuantizationConfig
 from ondol.engine.warm_up import MAX_TOKENS
+from ondol.errors import DoesNotFit
 from ondol.modeling.loading import DTYPES
 from ondol.modeling.memory_plan import Choice, Demand, choose_quantization
 from ondol.modeling.quantization.on_load import METHODS, OnLoad
@@ -31,21 +32,32 @@ def plan_on_load(config: EngineConfig, device: torch.device) -> tuple[OnLoad | N
         return None, ()
     if asked.method != "auto":
         return _on_load(asked), ()
-    choice = choose_within(config, device, free_bytes(device))
+    memory_bytes = config.memory_bytes or free_bytes(device)
+    try:
+        choice = choose_within(config, device, int(memory_bytes * config.memory_share))
+    except DoesNotFit:
+        if config.memory_share == 1.0:
+            raise
+        choice = choose_within(config, device, memory_bytes)
     return choice.on_load, (f"--quantization auto chose {choice.name}: {choice.reason}",)
 
 
 def choose_within(config: EngineConfig, device: torch.device, memory_bytes: int) -> Choice:
     """What "auto" comes to with this much memory; raises as `plan_on_load`."""
-    demand = Demand(
+    demand = demand_of(config, device, _kv_limit_bytes(config, device, memory_bytes))
+    asked = _on_load(config.quantization)
+    return choose_quantization(Path(config.model_path), device, config.dtype, asked, demand, memory_bytes)
+
+
+def demand_of(config: EngineConfig, device: torch.device, kv_limit_bytes: int) -> Demand:
+    """What has to fit beside the weights, with a KV cache of at most this size unless one was asked for."""
+    return Demand(
         kv_cache_bytes=config.kv_cache_bytes,
         max_model_len=config.max_model_len,
         max_num_seqs=config.max_num_seqs,
         max_num_batched_tokens=config.max_num_batched_tokens or MAX_TOKENS[device.type],
-        kv_limit_bytes=_kv_limit_bytes(config, device, memory_bytes),
+        kv_limit_bytes=kv_limit_bytes,
     )
-    asked = _on_load(config.quantization)
-    return choose_quantization(Path(config.model_path), device, config.dtype, asked, demand, memory_bytes)
 
 
 def _kv_limit_bytes(config: EngineConfig, device: torch.device, memory_bytes: int) -> int:

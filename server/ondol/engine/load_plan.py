@@ -1,0 +1,69 @@
+"""What a load will take, from shapes alone: the engine's answer before it takes any memory.
+
+Knows nothing about other models on the device; who asked decides what this one gets. The invariant: no
+weight is read and nothing large is allocated here.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from ondol.engine.kv_cache import (
+    KVRequest,
+    KVShape,
+    available_bytes,
+    free_bytes,
+    plan_kv_cache,
+    total_bytes,
+)
+from ondol.engine.messages import EngineConfig, LoadPlan
+from ondol.engine.quantization import demand_of
+from ondol.modeling.loading import Blueprint, draw_model
+from ondol.modeling.memory_plan import measure_needs
+from ondol.modeling.quantization.on_load import OnLoad
+
+
+def plan_load(config: EngineConfig, device: torch.device, on_load: OnLoad | None) -> LoadPlan:
+    """Count what `config` will take on `device` with its weights in the form `on_load`.
+
+    Raises:
+        ModelRefused: the folder cannot be served.
+        DoesNotFit: the KV cache that was asked for does not hold one request.
+    """
+    blueprint = draw_model(Path(config.model_path), device, config.dtype, on_load)
+    # A CPU's memory is everybody's: there the cache has a limit beside the budget.
+    kv_limit_bytes = available_bytes(device) if device.type == "cpu" else sys.maxsize
+    needs = measure_needs(blueprint, demand_of(config, device, kv_limit_bytes))
+    context = config.max_model_len or blueprint.context_length
+    min_kv_bytes, request_kv_bytes, max_kv_bytes = _kv_range(config, blueprint, kv_limit_bytes)
+    return LoadPlan(
+        device=device.type,
+        weights_bytes=needs.weights_bytes,
+        workspace_bytes=needs.workspace_bytes,
+        min_kv_bytes=min_kv_bytes,
+        request_kv_bytes=request_kv_bytes,
+        max_kv_bytes=max_kv_bytes,
+        context=context,
+        free_bytes=free_bytes(device),
+        total_bytes=total_bytes(device),
+    )
+
+
+def _kv_range(config: EngineConfig, blueprint: Blueprint, kv_limit_bytes: int) -> tuple[int, int, int]:
+    """KV cache bytes: without which it cannot run, of one request, and of use at most."""
+    model = blueprint.model
+    shape = KVShape(blueprint.config.num_hidden_layers, model.num_kv_heads, model.head_dim)
+    asked = KVRequest(config.kv_cache_bytes, config.max_model_len, config.max_num_seqs, config.block_size)
+    if config.kv_cache_bytes is not None:
+        size_bytes = plan_kv_cache(
+            asked, shape, blueprint.dtype, blueprint.context_length, config.kv_cache_bytes
+        ).size_bytes
+        return size_bytes, size_bytes, size_bytes
+    block_bytes = shape.bytes_per_token(blueprint.dtype) * config.block_size
+    context = config.max_model_len or blueprint.context_length
+    request_bytes = -(-context // config.block_size) * block_bytes
+    limit_bytes = max(block_bytes, min(request_bytes * config.max_num_seqs, kv_limit_bytes))
+    if config.max_model_len is not None:
+        return request_bytes, request_bytes, max(request_bytes, limit_bytes)
+    return block_bytes, min(request_bytes, limit_bytes), limit_bytes
