@@ -21,6 +21,8 @@ def valid_text(text: str) -> str:
 
 def stdin_text() -> str:
     """All of standard input, less the line break at its end; raises UsageError if it is no UTF-8."""
+    if sys.stdin.isatty():
+        click.echo(tr("Type the text; Ctrl-D on an empty line ends it."), err=True)
     try:
         return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
     except UnicodeDecodeError as error:

@@ -104,6 +104,20 @@ class TextTokenizer:
         added = self._backend.get_added_tokens_decoder()
         return token_id if token_id in added and added[token_id].special else None
 
+    def piece_bytes(self, token_id: int) -> bytes:
+        """What a token is called: its visible bytes, or the name of a special token in UTF-8."""
+        visible = self.token_bytes[token_id]
+        return visible or (self._backend.id_to_token(token_id) or "").encode("utf-8")
+
+    def piece(self, token_id: int) -> str:
+        """The token as the vocabulary writes it; "" for an id without one."""
+        return self._backend.id_to_token(token_id) or ""
+
+    def is_special(self, token_id: int) -> bool:
+        """Whether the visible text leaves this token out."""
+        added = self._backend.get_added_tokens_decoder()
+        return token_id in added and bool(added[token_id].special)
+
     def encode_rendered(self, text: str) -> list[int]:
         """Ids of a rendered chat template, which writes its own special tokens."""
         return self._encode(text, add_special_tokens=False)
