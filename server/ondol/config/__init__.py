@@ -4,13 +4,13 @@ Knows nothing about engines, HTTP or terminals. Invariant: each setting is decla
 of `Settings`, and each value knows its origin.
 """
 
+from ondol.config.durations import parse_duration
+from ondol.config.groups import ApiConfig, EngineSettings, ManagerSettings
 from ondol.config.loading import Origin, OriginKind, flag_name, load_settings, resolve_settings
 from ondol.config.quantization import QuantizationSettings
 from ondol.config.settings import (
     AUTO,
     ENV_PREFIX,
-    ApiConfig,
-    EngineSettings,
     Settings,
     accepts_auto,
     setting_text,
@@ -21,6 +21,7 @@ __all__ = [
     "ENV_PREFIX",
     "ApiConfig",
     "EngineSettings",
+    "ManagerSettings",
     "Origin",
     "OriginKind",
     "QuantizationSettings",
@@ -28,6 +29,7 @@ __all__ = [
     "accepts_auto",
     "flag_name",
     "load_settings",
+    "parse_duration",
     "resolve_settings",
     "setting_text",
 ]

@@ -35,6 +35,13 @@ def parse_duration(value: object) -> float:
     return math.inf if value < 0 else float(value)
 
 
+class Duration(float):
+    """Seconds that are shown as a person writes them; see `duration_text`."""
+
+    def __str__(self) -> str:
+        return duration_text(self)
+
+
 def duration_text(seconds: float) -> str:
     """How a person reads it, and `parse_duration` too: "10m", "1h30m", "2.5s", "-1" for never."""
     if math.isinf(seconds):

@@ -2,10 +2,9 @@
 
 A setting is declared once, as a field of `Settings`; flags, `ONDOL_*` variables, TOML keys and help
 texts are derived from it. Knows nothing about where values come from. Invariant: settings are frozen;
-a room gets only the group that it needs (`ApiConfig`, `EngineSettings`).
+a room gets only the group that it needs (see `groups.py`).
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +12,8 @@ import platformdirs
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from ondol.config.durations import Duration, parse_duration
+from ondol.config.groups import ApiConfig, EngineSettings, ManagerSettings
 from ondol.config.quantization import (
     ComputeDtype,
     Method,
@@ -34,8 +35,8 @@ def _none_if_auto(value: object) -> object:
     return None if value == AUTO else value
 
 
-def _as_key_list(value: object) -> object:
-    """One key, or several joined by commas, as environment variables and TOML strings give them."""
+def _as_list(value: object) -> object:
+    """One text, or several joined by commas, as environment variables and TOML strings give them."""
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list | tuple):
         return value
@@ -56,37 +57,11 @@ PositiveOrAuto = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_
 BytesOrAuto = Annotated[Annotated[ByteSize, Field(gt=0)] | None, BeforeValidator(_none_if_auto)]
 NameOrAuto = Annotated[Annotated[str, Field(min_length=1)] | None, BeforeValidator(_none_if_auto)]
 ApiKeys = Annotated[
-    tuple[SecretStr, ...], NoDecode, BeforeValidator(_as_key_list), AfterValidator(_without_empty_keys)
+    tuple[SecretStr, ...], NoDecode, BeforeValidator(_as_list), AfterValidator(_without_empty_keys)
 ]
+KeepAlive = Annotated[float, BeforeValidator(parse_duration), AfterValidator(Duration)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_as_list)]
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
-
-
-@dataclass(frozen=True, slots=True)
-class ApiConfig:
-    """What the front door reads; `api_keys` are secrets, an empty tuple accepts any key."""
-
-    host: str
-    port: int
-    api_keys: tuple[str, ...]
-    allow_unauthenticated: bool
-    max_body_bytes: int
-    shutdown_grace_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class EngineSettings:
-    """What the engine is asked for; fields mean what `ondol.engine.messages.EngineConfig` says."""
-
-    device: str
-    dtype: str
-    quantization: QuantizationSettings
-    max_model_len: int | None
-    max_num_seqs: int
-    max_num_batched_tokens: int | None
-    kv_cache_bytes: int | None
-    block_size: int
-    enable_prefix_caching: bool
-    num_threads: int | None
 
 
 class Settings(BaseSettings):
@@ -153,6 +128,20 @@ class Settings(BaseSettings):
     max_queue_size: int = Field(
         256, ge=1, description="Requests that may wait for a place; more are refused with status 429."
     )
+    max_loaded_models: int = Field(
+        1, ge=1, description="Models that are loaded at the same time, the served one included."
+    )
+    keep_alive: KeepAlive = Field(
+        Duration(600),
+        description="How long a model stays loaded that nobody uses: 300, 5m, 1h30m, 0, or -1 for ever. The "
+        "served one always stays.",
+    )
+    memory_budget: BytesOrAuto = Field(
+        None, description="Memory for all loaded models, as 20GiB; auto takes what is free, less a tenth."
+    )
+    load_on_request: bool = Field(
+        True, description="Load a model of this machine when a request names it and a place is left."
+    )
     served_model_name: NameOrAuto = Field(
         None, description="Name in the API; auto takes the folder's or catalog's name."
     )
@@ -162,6 +151,15 @@ class Settings(BaseSettings):
     api_key_file: UserPath | None = Field(None, description="File with one API key per line.")
     allow_unauthenticated: bool = Field(
         False, description="Listen on a non-loopback address although no API key is set."
+    )
+    metrics_require_key: bool = Field(
+        True, description="Whether /metrics needs an API key, if there are any."
+    )
+    allowed_hosts: Names = Field(
+        (), description="Further names by which browsers may address the daemon, joined by commas; * is any."
+    )
+    cors_origins: Names = Field(
+        (), description="Websites whose pages may use the daemon: https://chat.example.com; * is any."
     )
     max_body_size: ByteSize = Field(ByteSize(8 * 2**20), gt=0, description="Largest request body taken.")
     shutdown_grace_s: float = Field(
@@ -194,6 +192,11 @@ class Settings(BaseSettings):
             allow_unauthenticated=self.allow_unauthenticated,
             max_body_bytes=int(self.max_body_size),
             shutdown_grace_s=self.shutdown_grace_s,
+            home=self.home,
+            allowed_hosts=self.allowed_hosts,
+            cors_origins=self.cors_origins,
+            metrics_require_key=self.metrics_require_key,
+            fit_flags=("--home", str(self.home), "--device", self.device, "--dtype", self.dtype),
         )
 
     def engine(self) -> EngineSettings:
@@ -216,6 +219,17 @@ class Settings(BaseSettings):
             block_size=self.block_size,
             enable_prefix_caching=self.enable_prefix_caching,
             num_threads=self.threads,
+        )
+
+    def manager(self) -> ManagerSettings:
+        """The model manager's group."""
+        return ManagerSettings(
+            home=self.home,
+            max_loaded_models=self.max_loaded_models,
+            keep_alive_s=self.keep_alive,
+            memory_budget_bytes=None if self.memory_budget is None else int(self.memory_budget),
+            load_on_request=self.load_on_request,
+            max_queue_size=self.max_queue_size,
         )
 
 

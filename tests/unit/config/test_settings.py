@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from ondol.config import (
     ApiConfig,
     EngineSettings,
+    ManagerSettings,
     QuantizationSettings,
     Settings,
     load_settings,
@@ -105,3 +106,21 @@ def test_a_size_is_shown_exactly(text):
 
 def test_the_home_folder_may_begin_with_a_tilde():
     assert load_settings({"home": "~/models"}).home == Path.home() / "models"
+
+
+def test_the_managers_group_holds_times_in_seconds_and_sizes_in_bytes(tmp_path):
+    settings = Settings(keep_alive="1h30m", memory_budget="2GiB", max_loaded_models=3, home=tmp_path)
+    assert settings.manager() == ManagerSettings(
+        home=tmp_path,
+        max_loaded_models=3,
+        keep_alive_s=5400,
+        memory_budget_bytes=2 * 2**30,
+        load_on_request=True,
+        max_queue_size=256,
+    )
+    assert setting_text("keep_alive", settings.keep_alive) == "1h30m"
+
+
+def test_a_keep_alive_that_is_no_time_is_refused_with_what_is_accepted():
+    with pytest.raises(ConfigError, match=r"flag --keep-alive: 'soon' is not a valid value.*give seconds"):
+        load_settings({"keep_alive": "soon"})
