@@ -1,34 +1,32 @@
 """Models from the Hugging Face Hub, kept in the Hub library's own cache.
 
 The library reads HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and HF_HOME itself. Knows nothing about the
-local store. The invariants: a snapshot that this module returns has every file of its model, and a
-Hub that does not answer is given up after HUB_TIMEOUT_S.
+local store. The invariants: a snapshot that this module returns has every file of its model, each
+compared with the digest that the Hub publishes; a revision names a new snapshot only when that is so.
 """
 
 import glob
-import hashlib
-import json
-import queue
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
-import httpx2
-from huggingface_hub import HfApi, constants, get_cached_repo_tree, snapshot_download
+from huggingface_hub import constants, get_cached_repo_tree, snapshot_download
 from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
-from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
-from ondol.errors import ModelRefused, SourceUnreachable
+from ondol.errors import SourceUnreachable
 from ondol.model_manager.catalog import HubSource
-from ondol.model_manager.hub.errors import translate, unreachable
-from ondol.model_manager.hub.files import missing_files, model_files
+from ondol.model_manager.hub.client import (
+    HUB_TIMEOUT_S,
+    HubClient,
+    RemoteFile,
+    RemoteModel,
+    digest_or_none,
+)
+from ondol.model_manager.hub.download import SnapshotDownload, damaged
+from ondol.model_manager.hub.errors import translated
+from ondol.model_manager.hub.files import missing_files, model_files, refuse_original_llama
+from ondol.model_manager.hub.part import PartFile
+from ondol.model_manager.hub.retry import MAX_WAIT_S
 from ondol.model_manager.progress import LineBar, Progress
 from ondol.model_manager.store import check_space, disk_full_as_error, gigabytes
-
-HUB_TIMEOUT_S = 5.0
-
-Answer = TypeVar("Answer")
 
 
 class Hub:
@@ -41,11 +39,11 @@ class Hub:
         endpoint: str | None = None,
         cache: Path | None = None,
         timeout_s: float = HUB_TIMEOUT_S,
+        max_wait_s: float = MAX_WAIT_S,
     ) -> None:
         self._progress = progress
-        self._endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
-        self._timeout_s = timeout_s
         self._cache = cache or Path(constants.HF_HUB_CACHE)
+        self.client = HubClient(progress, endpoint=endpoint, timeout_s=timeout_s, max_wait_s=max_wait_s)
 
     def cached(self, source: HubSource) -> Path | None:
         """The snapshot in the cache, if it is complete; never touches the network."""
@@ -71,116 +69,77 @@ class Hub:
     def pull(self, source: HubSource) -> Path:
         """Bring the cache up to what the Hub has; the snapshot's folder.
 
-        An unreachable Hub is no error while the cache holds a complete snapshot.
+        What an interrupted pull left is continued. An unreachable Hub is no error while the cache holds
+        a complete snapshot.
 
         Raises:
             SourceUnreachable, AccessDenied, ModelNotFound, ModelRefused, DoesNotFit.
         """
+        refuse_original_llama(source.repo)
+        present = self.cached(source)
         try:
-            info = self._model_info(source)
-            return self._download(source, info)
+            model = self.client.model(source, is_worth_waiting=present is None)
+            return self._bring(source, model)
         except SourceUnreachable as error:
-            folder = self.cached(source)
-            if folder is None:
+            if present is None:
                 raise
-            self._progress.note(f"{error} Using the copy in {folder}.")
-            return folder
+            self._progress.note(f"{error} Using the copy in {present}.")
+            return present
 
-    def _model_info(self, source: HubSource) -> ModelInfo:
-        api = HfApi(endpoint=self._endpoint)
-        try:
-            return within(
-                self._timeout_s,
-                lambda: api.model_info(
-                    source.repo, revision=source.revision, files_metadata=True, timeout=self._timeout_s
-                ),
-            )
-        except json.JSONDecodeError as error:
-            reason = "its answer is not the Hub's; is there a login page in between?"
-            raise unreachable(self._endpoint, reason) from error
-        except (OSError, httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise translate(error, source, self._endpoint, self._timeout_s) from error
-
-    def _download(self, source: HubSource, info: ModelInfo) -> Path:
-        siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
-        names = model_files(source.repo, siblings)
-        folder = self._snapshot_folder(source.repo, str(info.sha))
-        fresh = [siblings[name] for name in names if not (folder / name).is_file()]
-        if not fresh:
-            self._progress.note(f"{source.repo} is complete in {folder}.")
-        else:
-            size_bytes = sum(sibling.size or 0 for sibling in fresh)
-            self._cache.mkdir(parents=True, exist_ok=True)
-            check_space(self._cache, size_bytes)
-            self._progress.note(f"Downloading {source.repo}: {len(fresh)} files, {gigabytes(size_bytes)}.")
-        try:
-            with disk_full_as_error(self._cache):
-                folder = Path(
-                    snapshot_download(
-                        source.repo,
-                        revision=source.revision,
-                        cache_dir=self._cache,
-                        endpoint=self._endpoint,
-                        etag_timeout=self._timeout_s,
-                        allow_patterns=[glob.escape(name) for name in names],
-                        # None: the library's own bars, which show only on a terminal
-                        tqdm_class=LineBar if self._progress.bar_class is LineBar else None,
-                    )
+    def _bring(self, source: HubSource, model: RemoteModel) -> Path:
+        names = model_files(source.repo, model.files)
+        download = SnapshotDownload(self.client, model, self._cache, self._progress)
+        fresh = [model.files[name] for name in names if not (download.snapshot / name).is_file()]
+        own = [file for file in fresh if download.is_downloadable(file)]
+        with (
+            disk_full_as_error(self._cache),
+            translated(source, self.client.endpoint, self.client.timeout_s),
+        ):
+            if fresh:
+                missing_bytes = download.missing_bytes(fresh)
+                self._cache.mkdir(parents=True, exist_ok=True)
+                check_space(self._cache, missing_bytes)
+                self._progress.note(
+                    f"Downloading {source.repo}: {len(fresh)} files, {gigabytes(missing_bytes)}."
                 )
-        except (OSError, httpx2.HTTPError) as error:
-            raise translate(error, source, self._endpoint, self._timeout_s) from error
-        for sibling in fresh:
-            verify(folder / sibling.rfilename, sibling)
-        return folder
+                download.run(own)
+            else:
+                self._progress.note(f"{source.repo} is complete in {download.snapshot}.")
+            self._let_library_finish(source, names)
+        for file in fresh:
+            if file not in own:
+                verify(download.snapshot / file.name, file)
+        return download.snapshot
 
-    def _snapshot_folder(self, repo: str, commit: str) -> Path:
-        return self._cache / f"models--{repo.replace('/', '--')}" / "snapshots" / commit
-
-
-def within(timeout_s: float, call: Callable[[], Answer]) -> Answer:
-    """The call's result, or TimeoutError; bounds what no HTTP timeout bounds, such as name resolution.
-
-    The thread is a daemon, so that a call that never returns does not keep the process alive.
-    """
-    outcome: queue.SimpleQueue[tuple[Answer | None, BaseException | None]] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            outcome.put((call(), None))
-        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
-            outcome.put((None, error))
-
-    threading.Thread(target=run, name="hub-request", daemon=True).start()
-    try:
-        answer, error = outcome.get(timeout=timeout_s)
-    except queue.Empty:
-        raise TimeoutError from None
-    if error is not None:
-        raise error
-    return answer  # type: ignore[return-value]  # no error, so an answer
+    def _let_library_finish(self, source: HubSource, names: list[str]) -> None:
+        """Have the library write its records of the snapshot, and fetch what only it can."""
+        self.client.patiently(
+            lambda: snapshot_download(
+                source.repo,
+                revision=source.revision,
+                cache_dir=self._cache,
+                endpoint=self.client.endpoint,
+                etag_timeout=self.client.timeout_s,
+                allow_patterns=[glob.escape(name) for name in names],
+                # None: the library's own bars, which show only on a terminal
+                tqdm_class=LineBar if self._progress.bar_class is LineBar else None,
+            )
+        )
 
 
-def verify(path: Path, sibling: RepoSibling) -> None:
-    """Check a fresh download: the library takes any 200 answer for the file.
+def verify(path: Path, file: RemoteFile) -> None:
+    """Check a file that the library fetched: it takes any 200 answer for the file.
+
+    Where the Hub's listing tells no digest, its ETag is one; the cache names the blob after it.
 
     Raises:
-        ModelRefused: a wrong sha256 or unreadable JSON; the file is removed from the cache.
+        ModelRefused: another content than the Hub publishes; the file is removed from the cache.
     """
-    if sibling.lfs is not None:
-        with path.open("rb") as file:
-            is_intact = hashlib.file_digest(file, "sha256").hexdigest() == sibling.lfs.sha256
-    else:
-        is_intact = not path.name.endswith(".json") or is_json(path)
+    blob = path.resolve()
+    expected = RemoteFile(file.name, blob.stat().st_size, file.digest or digest_or_none(blob.name))
+    with PartFile(blob, expected) as content:
+        is_intact = expected.digest is None or content.is_intact()
     if not is_intact:
-        path.resolve().unlink(missing_ok=True)
+        blob.unlink(missing_ok=True)
         path.unlink(missing_ok=True)
-        raise ModelRefused(f"The Hub delivered a damaged {path.name}; it was removed. Repeat the command.")
-
-
-def is_json(path: Path) -> bool:
-    """Whether the file parses as JSON."""
-    try:
-        json.loads(path.read_bytes())
-    except ValueError:
-        return False
-    return True
+        raise damaged(file.name)

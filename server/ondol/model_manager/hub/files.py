@@ -4,6 +4,7 @@ Knows nothing about the network. The invariant: pickled weights are never chosen
 """
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +16,12 @@ SIDE_SUFFIXES = (".json", ".jinja", ".model", ".txt", ".tiktoken")
 PICKLE_SUFFIXES = (".bin", ".pth", ".pt", ".ckpt")
 # The publisher's own layout beside the Hugging Face one would double the download.
 OTHER_LAYOUT_PREFIXES = ("consolidated", "params.json")
+# What else a model may bring: its configurations, its tokenizer, its chat template.
+SIDE_FILES = re.compile(
+    r".*config\.json|.*\.safetensors\.index\.json|tokenizer.*\.(json|model|txt)|.*\.(model|tiktoken|jinja)"
+    r"|(vocab|added_tokens|special_tokens_map|chat_template)\.json|(vocab|merges)\.txt"
+)
+ORIGINAL_LLAMA = re.compile(r"meta-llama/Llama-2-(7b|13b|70b)(-chat)?")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
@@ -28,11 +35,24 @@ def model_files(repo: str, paths: Iterable[str]) -> list[str]:
     top_level = [
         path for path in every_path if "/" not in path and not path.startswith(OTHER_LAYOUT_PREFIXES)
     ]
-    chosen = [path for path in top_level if path.endswith((WEIGHTS_SUFFIX, *SIDE_SUFFIXES))]
+    chosen = [path for path in top_level if path.endswith(WEIGHTS_SUFFIX) or SIDE_FILES.fullmatch(path)]
     refuse_pickle(repo, every_path, has_weights=any(path.endswith(WEIGHTS_SUFFIX) for path in chosen))
     if "config.json" not in chosen:
         raise ModelRefused(f"{repo} has no config.json, so it is no model in Hugging Face layout.")
     return chosen
+
+
+def refuse_original_llama(repo: str) -> None:
+    """Refuse Meta's own edition of Llama 2 by its name alone, before anything is asked of the Hub.
+
+    Raises:
+        ModelRefused: with the name of the edition in Hugging Face layout.
+    """
+    if ORIGINAL_LLAMA.fullmatch(repo):
+        raise ModelRefused(
+            f"{repo} holds the original .pth weights, and Ondol reads weights from .safetensors files. "
+            f"Use {repo}-hf instead."
+        )
 
 
 def refuse_pickle(source: str, paths: Iterable[str], *, has_weights: bool) -> None:

@@ -3,20 +3,16 @@ import threading
 import time
 
 import pytest
-from support.fake_hub import COMMIT, REPO
+from support.fake_hub import COMMIT, REPO, Busy
 
 from ondol.errors import AccessDenied, DoesNotFit, ModelNotFound, ModelRefused, SourceUnreachable
 from ondol.model_manager.catalog import HubSource
 from ondol.model_manager.hub import cache as hub_module
-from ondol.model_manager.hub.cache import HUB_TIMEOUT_S, Hub, within
+from ondol.model_manager.hub.cache import Hub
+from ondol.model_manager.hub.client import HUB_TIMEOUT_S, within
 from ondol.model_manager.progress import Progress
 
 SOURCE = HubSource(repo=REPO)
-
-
-@pytest.fixture
-def hub(fake_hub, tmp_path):
-    return Hub(Progress(io.StringIO()), endpoint=fake_hub.base_url, cache=tmp_path / "hub-cache")
 
 
 def test_a_pull_brings_the_model_files_and_nothing_else(hub, fake_hub):
@@ -83,10 +79,9 @@ def test_a_hub_that_refuses_connections_is_unreachable(tmp_path):
 @pytest.mark.parametrize(
     ("failure", "error", "words"),
     [
-        ((401, "RepoNotFound"), AccessDenied, "hf auth login"),
-        ((401, "GatedRepo"), AccessDenied, "is gated: open http"),
-        ((403, "GatedRepo"), AccessDenied, "is gated: open http"),
-        ((403, ""), AccessDenied, "hf auth login"),
+        ((401, "RepoNotFound"), AccessDenied, "ondol login"),
+        ((401, ""), AccessDenied, "ondol login"),
+        ((403, ""), AccessDenied, "ondol login"),
         ((404, "RepoNotFound"), ModelNotFound, REPO),
         ((404, "RevisionNotFound"), ModelNotFound, f"{REPO}@main"),
         ((429, ""), SourceUnreachable, "429"),
@@ -140,3 +135,88 @@ def test_a_model_larger_than_the_disk_is_refused_before_any_download(hub, fake_h
 
 def full_disk(folder, required_bytes):
     raise DoesNotFit(f"{required_bytes} bytes")
+
+
+def test_only_what_a_model_needs_is_fetched(hub, fake_hub):
+    needed = {
+        "config.json",
+        "generation_config.json",
+        "model-00001-of-00001.safetensors",
+        "model.safetensors.index.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "vocab.json",
+        "merges.txt",
+        "chat_template.jinja",
+    }
+    surplus = {"pytorch_model.bin.index.json", "LICENSE.txt", "README.md", "eval_results.json", "rng.pt"}
+    fake_hub.files = dict.fromkeys(needed | surplus, b'{"weight_map": {}}')
+    fake_hub.delivered = dict(fake_hub.files)
+    folder = hub.pull(SOURCE)
+    assert {path.name for path in folder.iterdir()} == needed
+
+
+def test_metas_own_edition_of_llama_2_is_refused_before_anything_is_asked(hub, fake_hub):
+    with pytest.raises(ModelRefused, match="Use meta-llama/Llama-2-13b-chat-hf instead"):
+        hub.pull(HubSource(repo="meta-llama/Llama-2-13b-chat"))
+    assert fake_hub.requests == []
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_hub_is_asked_again_as_late_as_it_wishes(hub, fake_hub, stream, status):
+    fake_hub.busy = [Busy(status, {"Retry-After": "0"}), Busy(status, {"Retry-After": "0"})]
+    hub.pull(SOURCE)
+    assert stream.getvalue().count(f"The Hub is busy (HTTP status {status}); asking again in 0 s.") == 2
+
+
+def test_a_hub_that_is_busy_for_an_hour_is_reported_at_once(hub, fake_hub):
+    fake_hub.busy = [Busy(429, {"Retry-After": "3600"})]
+    with pytest.raises(SourceUnreachable, match="429 and asks to wait 3600 s"):
+        hub.pull(SOURCE)
+
+
+def test_a_busy_hub_is_no_reason_to_wait_while_the_cache_is_complete(hub, fake_hub, stream):
+    folder = hub.pull(SOURCE)
+    fake_hub.busy = [Busy(429, {"Retry-After": "1"})]
+    assert hub.pull(SOURCE) == folder
+    assert "asking again" not in stream.getvalue()
+
+
+def test_a_revision_names_the_old_snapshot_until_the_new_one_is_whole(hub, fake_hub, tmp_path, monkeypatch):
+    old = hub.pull(SOURCE)
+    monkeypatch.setattr("support.fake_hub.COMMIT", "b" * 40)
+    fake_hub.files["tokenizer.json"] = b'{"new": true}'
+    fake_hub.delivered["tokenizer.json"] = b'{"bad": true}'
+    with pytest.raises(ModelRefused, match=r"tokenizer\.json"):
+        hub.pull(SOURCE)
+    assert hub.cached(SOURCE) == old
+    fake_hub.delivered["tokenizer.json"] = fake_hub.files["tokenizer.json"]
+    assert hub.pull(SOURCE).name == "b" * 40
+    assert fake_hub.downloaded().count("model.safetensors") == 1  # the same blob, linked twice
+
+
+def test_what_the_hub_tells_no_digest_of_is_fetched_by_the_library_and_compared_with_its_etag(
+    hub, fake_hub, monkeypatch
+):
+    info = fake_hub.model_info
+    monkeypatch.setattr(fake_hub, "model_info", lambda: without_digests(info()))
+    folder = hub.pull(SOURCE)
+    assert (folder / "model.safetensors").read_bytes() == fake_hub.files["model.safetensors"]
+
+
+def test_a_wrong_file_that_the_library_fetched_is_refused_as_well(hub, fake_hub, monkeypatch):
+    info = fake_hub.model_info
+    monkeypatch.setattr(fake_hub, "model_info", lambda: without_digests(info()))
+    fake_hub.delivered["model.safetensors"] = b"\0" * len(fake_hub.files["model.safetensors"])
+    with pytest.raises(ModelRefused, match=r"damaged model\.safetensors"):
+        hub.pull(SOURCE)
+    assert hub.cached(SOURCE) is None
+
+
+def without_digests(info):
+    """As the Hub shows a gated repository's listing to somebody without access."""
+    for sibling in info["siblings"]:
+        sibling["blobId"] = "*" * 40
+        if "lfs" in sibling:
+            sibling["lfs"]["sha256"] = "*" * 64
+    return info
