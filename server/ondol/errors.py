@@ -19,6 +19,10 @@ Knows nothing about HTTP or terminals: an error carries data and a sentence that
     ├── AddressInUse                9
     ├── SourceUnreachable          10   502    Hub or package index cannot be reached
     ├── Unauthorized                    401
+    ├── OriginRefused                   403    another website, or a name that is not this host's
+    ├── KeyLimitReached                 429    a limit of the API key; carries retry_after_s
+    ├── InvalidKeyName              2          the name cannot name an API key
+    ├── KeyNotFound                 3          no API key goes by this name
     ├── InvalidRequest              2   400    names the offending field
     │   ├── NoChatTemplate          2   400    code no_chat_template
     │   └── PromptTooLong           2   400    code context_length_exceeded
@@ -131,6 +135,43 @@ class SourceUnreachable(OndolError):
 
 class Unauthorized(OndolError):
     """The request carries no valid API key."""
+
+
+class OriginRefused(OndolError):
+    """A browser asks on behalf of another website, or under a name that is not this host's."""
+
+    def __init__(self, message: str, code: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class KeyLimitReached(OndolError):
+    """The API key allows no more for now; retry after `retry_after_s` seconds."""
+
+    def __init__(self, what: str, limit: int, retry_after_s: int) -> None:
+        self.what = what
+        self.retry_after_s = retry_after_s
+        unit = "at a time" if what == "concurrent requests" else "per minute"
+        super().__init__(
+            f"This API key allows {limit} {what} {unit}. Retry after {retry_after_s} s."
+        )
+
+
+class InvalidKeyName(OndolError):
+    """The name is taken by another API key or cannot name one."""
+
+    exit_code = 2
+
+
+class KeyNotFound(OndolError):
+    """No valid API key goes by this name."""
+
+    exit_code = 3
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        self.name = name
+        hint = f" Keys: {', '.join(known)}." if known else " There are no keys."
+        super().__init__(f"There is no API key named '{name}'.{hint}")
 
 
 class InvalidRequest(OndolError):

@@ -1,5 +1,8 @@
 """The front door's settings with defaults for tests."""
 
+import os
+from pathlib import Path
+
 from ondol.config import ApiConfig
 
 
@@ -11,5 +14,8 @@ def api_config(**changes: object) -> ApiConfig:
         "allow_unauthenticated": False,
         "max_body_bytes": 1 << 20,
         "shutdown_grace_s": 30.0,
+        "home": Path(os.devnull) / "no-home",
+        # The name under which httpx' in-memory transport asks.
+        "allowed_hosts": ("test",),
     }
     return ApiConfig(**(values | changes))

@@ -1,57 +1,69 @@
 """Who may come in: API keys, and the refusal to stand open on a network.
 
 Knows nothing about routes or models. Invariant: deny by default — with keys set, every path but the
-two probes needs one, decided on the raw ASGI path and never on a URL that a Host header can shape.
+probes needs one, decided on the raw ASGI path and never on a URL that a Host header can shape.
 """
 
-import hmac
 import ipaddress
-from collections.abc import Sequence
-from hashlib import sha256
+from contextlib import ExitStack
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ondol.api.errors import error_response
 from ondol.config import ApiConfig
-from ondol.errors import ConfigError, Unauthorized
+from ondol.errors import ConfigError, KeyLimitReached, Unauthorized
+from ondol.keys.key_ring import KeyRing
+from ondol.keys.key_store import digest
+from ondol.keys.usage import KeyUsage
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
+METRICS_PATH = "/metrics"
+COUNTED_METHODS = frozenset({"POST", "DELETE"})
 
 
 class ApiKeyGuard:
-    """Pure ASGI middleware (a BaseHTTPMiddleware would hide disconnects from the routes)."""
+    """Pure ASGI middleware (a BaseHTTPMiddleware would hide disconnects from the routes).
 
-    def __init__(self, app: ASGIApp, *, api_keys: Sequence[str]) -> None:
+    Leaves in scope["state"]: `cache_salt`, and `key_usage` for those who count tokens.
+    """
+
+    def __init__(self, app: ASGIApp, *, keys: KeyRing, metrics_require_key: bool = True) -> None:
         self._app = app
-        self._digests = tuple(_digest(key.encode()) for key in api_keys)
+        self._keys = keys
+        self._open_paths = OPEN_PATHS if metrics_require_key else OPEN_PATHS | {METRICS_PATH}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what is allowed; answer the rest with 401 in OpenAI's shape."""
-        if not self._digests or scope["type"] == "lifespan" or scope["path"] in OPEN_PATHS:
+        """Pass on what is allowed; answer the rest with 401 or 429 in OpenAI's shape."""
+        if scope["type"] == "lifespan" or scope["path"] in self._open_paths or not self._keys.is_required:
             await self._app(scope, receive, send)
             return
         presented = _bearer_token(scope)
-        if presented is None or not self._is_known(presented):
+        usage = None if presented is None else self._keys.find(presented)
+        if presented is None or usage is None:
             await error_response(_refusal(presented))(scope, receive, send)
             return
+        state = scope.setdefault("state", {})
         # How long a prompt takes tells what is cached: no key may probe another one's prompts.
-        scope.setdefault("state", {})["cache_salt"] = _digest(presented).hex()
-        await self._app(scope, receive, send)
+        state["cache_salt"] = digest(presented)
+        state["key_usage"] = usage
+        with ExitStack() as resources:
+            if scope.get("method") in COUNTED_METHODS:
+                try:
+                    resources.enter_context(usage.request())
+                except KeyLimitReached as error:
+                    await error_response(error)(scope, receive, _with_limits(send, usage))
+                    return
+            await self._app(scope, receive, _with_limits(send, usage))
 
-    def _is_known(self, key: bytes) -> bool:
-        presented = _digest(key)
-        # Every digest is compared, also after a match, so the time tells nothing.
-        matches = [hmac.compare_digest(presented, digest) for digest in self._digests]
-        return True in matches
 
-
-def check_exposure(config: ApiConfig) -> None:
+def check_exposure(config: ApiConfig, keys: KeyRing) -> None:
     """Raise ConfigError when the daemon would answer anybody on a network without a key."""
-    if is_loopback(config.host) or config.api_keys or config.allow_unauthenticated:
+    if is_loopback(config.host) or keys.is_required or config.allow_unauthenticated:
         return
     raise ConfigError(
-        f"host {config.host} is reachable from other machines and no API key is set; "
-        "set --api-key, or pass --allow-unauthenticated to serve anybody"
+        f"host {config.host} is reachable from other machines and no API key is set; make one with "
+        "`ondol key create NAME` or set --api-key, or pass --allow-unauthenticated to serve anybody"
     )
 
 
@@ -63,8 +75,15 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _digest(key: bytes) -> bytes:
-    return sha256(key).digest()
+def _with_limits(send: Send, usage: KeyUsage) -> Send:
+    """Adds the key's limits to the headers of an answer."""
+
+    async def send_with_limits(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(usage.headers())
+        await send(message)
+
+    return send_with_limits
 
 
 def _bearer_token(scope: Scope) -> bytes | None:

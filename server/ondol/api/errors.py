@@ -26,12 +26,14 @@ from ondol.errors import (
     HubTokenLacksScope,
     HubTokenMissing,
     InvalidRequest,
+    KeyLimitReached,
     Loading,
     ModelInUse,
     ModelNotFound,
     ModelRefused,
     NoRoomYet,
     OndolError,
+    OriginRefused,
     QueueFull,
     SourceUnreachable,
     Unauthorized,
@@ -76,6 +78,8 @@ class _Kind(NamedTuple):
 _KINDS: tuple[tuple[type[OndolError], _Kind], ...] = (
     (BodyTooLarge, _Kind(413, INVALID_REQUEST, None, "request_too_large")),
     (InvalidRequest, _Kind(400, INVALID_REQUEST, None, None)),
+    (OriginRefused, _Kind(403, "permission_error", None, None)),
+    (KeyLimitReached, _Kind(429, "rate_limit_error", None, "rate_limit_exceeded")),
     (Unauthorized, _Kind(401, INVALID_REQUEST, None, "invalid_api_key")),
     (ModelNotFound, _Kind(404, INVALID_REQUEST, "model", "model_not_found")),
     (HubTokenMissing, _Kind(401, "permission_error", "model", "hub_token_missing")),
@@ -104,6 +108,8 @@ def error_body(error: OndolError) -> ErrorBody:
     param, code = kind.param, kind.code
     if isinstance(error, InvalidRequest):
         param, code = error.param, error.code
+    elif isinstance(error, OriginRefused):
+        code = error.code
     return ErrorBody(ErrorDetail(message=str(error), type=kind.type, param=param, code=code))
 
 
@@ -112,7 +118,7 @@ def error_response(error: OndolError) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = "Bearer"
-    if isinstance(error, QueueFull | Loading | Draining | NoRoomYet):
+    if isinstance(error, QueueFull | KeyLimitReached | Loading | Draining | NoRoomYet):
         headers["retry-after"] = str(error.retry_after_s)
     return _respond(_kind_of(error).status, error_body(error), headers)
 

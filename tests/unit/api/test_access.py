@@ -7,6 +7,8 @@ from support.front_door import open_front_door
 
 from ondol.api.access import check_exposure, is_loopback
 from ondol.errors import ConfigError
+from ondol.keys.key_ring import KeyRing
+from ondol.keys.key_store import KeyLimits, KeyStore
 
 pytestmark = pytest.mark.anyio
 
@@ -67,6 +69,9 @@ async def test_probes_need_no_key(model: FakeModel, path: str):
 async def test_a_host_header_does_not_open_anything(model: FakeModel):
     door = open_front_door(model, api_keys=("secret-key",))
     async with door.client(host="test/health?") as client:
+        assert (await client.get("/v1/models")).status_code == 403
+    door = open_front_door(model, api_keys=("secret-key",), allowed_hosts=("*",))
+    async with door.client(host="test/health?") as client:
         assert (await client.get("/v1/models")).status_code == 401
 
 
@@ -90,16 +95,62 @@ async def test_each_key_has_a_prefix_cache_of_its_own(model: FakeModel):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "example.org", ""])
 def test_a_network_address_without_a_key_is_refused(host: str):
+    config = api_config(host=host)
     with pytest.raises(ConfigError, match="--allow-unauthenticated"):
-        check_exposure(api_config(host=host))
+        check_exposure(config, KeyRing(config.api_keys, KeyStore(config.home)))
 
 
 @pytest.mark.parametrize("change", [{"api_keys": ("k",)}, {"allow_unauthenticated": True}])
 def test_a_network_address_is_fine_with_a_key_or_an_explicit_word(change: dict):
-    check_exposure(api_config(host="0.0.0.0", **change))
+    config = api_config(host="0.0.0.0", **change)
+    check_exposure(config, KeyRing(config.api_keys, KeyStore(config.home)))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_loopback_needs_no_key(host: str):
     assert is_loopback(host)
-    check_exposure(api_config(host=host))
+    config = api_config(host=host)
+    check_exposure(config, KeyRing(config.api_keys, KeyStore(config.home)))
+
+
+def test_a_network_address_is_fine_with_a_key_of_the_store(tmp_path):
+    config = api_config(host="0.0.0.0", home=tmp_path)
+    KeyStore(tmp_path).create("laptop", KeyLimits())
+    check_exposure(config, KeyRing(config.api_keys, KeyStore(config.home)))
+
+
+async def test_metrics_are_open_where_the_setting_says_so(model: FakeModel):
+    door = open_front_door(model, api_keys=("secret-key",), metrics_require_key=False)
+    async with door.client() as client:
+        assert (await client.get("/metrics")).status_code == 200
+        assert (await client.get("/v1/models")).status_code == 401
+
+
+async def test_a_key_of_the_store_works_from_the_moment_it_is_made_until_it_is_revoked(
+    model: FakeModel, tmp_path
+):
+    door = open_front_door(model, home=tmp_path)
+    async with door.client() as client:
+        assert (await client.get("/v1/models")).status_code == 200
+        key = KeyStore(tmp_path).create("laptop", KeyLimits())
+        assert (await client.get("/v1/models")).status_code == 401
+        bearer = {"authorization": f"Bearer {key}"}
+        assert (await client.get("/v1/models", headers=bearer)).status_code == 200
+        KeyStore(tmp_path).revoke("laptop")
+        assert (await client.get("/v1/models", headers=bearer)).status_code == 401
+
+
+async def test_a_key_over_its_limit_is_told_when_to_come_again(model: FakeModel, tmp_path):
+    door = open_front_door(model, home=tmp_path)
+    door.engine.script = lambda call: call.feed([5], "length")
+    key = KeyStore(tmp_path).create("laptop", KeyLimits(requests_per_minute=1))
+    body = {"model": "tiny", "prompt": "hi"}
+    async with door.client(authorization=f"Bearer {key}") as client:
+        first = await client.post("/v1/completions", json=body)
+        second = await client.post("/v1/completions", json=body)
+        listed = await client.get("/v1/models")
+    assert (first.status_code, first.headers["x-ratelimit-remaining-requests"]) == (200, "0")
+    assert second.status_code == 429
+    assert second.json()["error"]["code"] == "rate_limit_exceeded"
+    assert 1 <= int(second.headers["retry-after"]) <= 60
+    assert listed.status_code == 200  # looking costs nothing
