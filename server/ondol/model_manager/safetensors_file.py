@@ -1,8 +1,8 @@
-"""Writes float32 weights one at a time into a safetensors file.
+"""Writes weights piece by piece into a safetensors file.
 
 Knows nothing about models. The library's own `save_file` wants every tensor in memory at once; this
-holds one. The invariant: the file is complete and on the disk when `write_float32` returns.
-Format: https://huggingface.co/docs/safetensors (8-byte little-endian header length, JSON, data).
+holds one piece of one. The invariant: the file is complete and on the disk when `write_tensors`
+returns. Format: https://huggingface.co/docs/safetensors (8-byte little-endian header length, JSON, data).
 """
 
 import json
@@ -17,18 +17,19 @@ from ondol.model_manager.gguf.checkpoint import CheckpointTensor
 HEADER_ALIGNMENT = 8
 
 
-def write_float32(
+def write_tensors(
     path: Path,
     tensors: Sequence[CheckpointTensor],
     on_written: Callable[[int], object] = lambda num_bytes: None,
 ) -> None:
-    """Write all tensors in order; `on_written` hears the bytes of each tensor as it is done."""
+    """Write all tensors in order; `on_written` hears the bytes of each piece as it is done."""
     with path.open("wb") as file:
         file.write(header_bytes(tensors))
         for tensor in tensors:
-            data = np.ascontiguousarray(tensor.load(), dtype="<f4").data
-            file.write(data)
-            on_written(data.nbytes)
+            for chunk in tensor.chunks():
+                data = np.ascontiguousarray(chunk, dtype=chunk.dtype.newbyteorder("<")).data
+                file.write(data)
+                on_written(data.nbytes)
         file.flush()
         os.fsync(file.fileno())
 
@@ -39,7 +40,11 @@ def header_bytes(tensors: Sequence[CheckpointTensor]) -> bytes:
     start = 0
     for tensor in tensors:
         end = start + tensor.num_bytes
-        header[tensor.name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
+        header[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
         start = end
     encoded = json.dumps(header, separators=(",", ":")).encode()
     padded = encoded + b" " * (-len(encoded) % HEADER_ALIGNMENT)

