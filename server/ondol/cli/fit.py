@@ -1,0 +1,192 @@
+"""`ondol fit MODEL`: whether a model fits, in every form, before a byte of its weights moves.
+
+Knows flags and the terminal. Invariant: stdout is the report and nothing else; it is printed also where
+nothing fits, before the exit code says so.
+"""
+
+import json
+from typing import Literal
+
+import click
+from pydantic import ByteSize, TypeAdapter, ValidationError
+
+from ondol.cli.flags import settings_options
+from ondol.cli.language import tr
+from ondol.cli.sizes import memory_size
+from ondol.cli.tables import table
+from ondol.config import load_settings
+from ondol.engine.worker import choose_device
+from ondol.errors import ConfigError, DoesNotFit
+from ondol.inspection.fit import FitReport, FormFit, Question, measure_fit
+from ondol.inspection.machine import Machine, described_machine, this_machine
+from ondol.inspection.outline import open_outline
+
+NAMES = {"fp32": "FP32", "int8": "INT8", "nf4": "NF4", "nf4-double": "NF4 double quant"}
+HALVES = {"float16": "FP16", "bfloat16": "BF16"}
+RIGHT_ALIGNED = tuple(range(1, 9))
+KV_DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@click.command("fit")
+@click.argument("model")
+@click.option("--context", type=click.IntRange(min=1), help="Tokens of each request. [default: up to 4096]")
+@click.option(
+    "--concurrency", type=click.IntRange(min=1), default=1, show_default=True, help="Requests at once."
+)
+@click.option(
+    "--kv-dtype",
+    type=click.Choice(KV_DTYPES),
+    default="auto",
+    show_default=True,
+    help="Dtype of keys and values; auto is the model's, as the engine does it.",
+)
+@click.option("--memory", metavar="SIZE", help="Ask for a graphics card of this size instead: 24GiB.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@settings_options("home", "device", "dtype")
+def fit_command(
+    model: str,
+    context: int | None,
+    concurrency: int,
+    kv_dtype: str,
+    memory: str | None,
+    as_json: bool,
+    **flags: object,
+) -> None:
+    """Tell whether MODEL (a folder, a Hub id or a catalog name) fits this machine.
+
+    Reads config.json and the headers of the weights only. Weights are counted with their scales and with
+    what quantization leaves as it is; they are exact. The workspace is an estimate. Ends with exit code 5
+    if no form fits.
+
+    \b
+    Example:
+      ondol fit llama-2-7b-chat --context 4096 --concurrency 8 --memory 24GiB
+    """
+    settings = load_settings(flags)
+    machine = _machine(settings.device, memory)
+    question = Question(context, concurrency, settings.dtype, kv_dtype)
+    with open_outline(model, settings.home) as outline:
+        report = measure_fit(outline, machine, question)
+    if as_json:
+        print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+    else:
+        print(_as_text(report))
+    if report.best_form is None:
+        smallest = min(report.forms, key=lambda form: form.total_bytes)
+        raise DoesNotFit(
+            f"{report.facts.name} does not fit: its smallest form needs {memory_size(smallest.total_bytes)}, "
+            f"and {memory_size(machine.usable_bytes)} can be used. Lower --context or --concurrency, or take "
+            "a smaller model."
+        )
+
+
+def _machine(device: Literal["auto", "cpu", "cuda"], memory: str | None) -> Machine:
+    if memory is None:
+        return this_machine(choose_device(device))
+    try:
+        memory_bytes = TypeAdapter(ByteSize).validate_python(memory)
+    except ValidationError as error:
+        raise ConfigError(f"flag --memory: {memory!r} is no size; write 24GiB or 24GB") from error
+    return described_machine(int(memory_bytes), "cpu" if device == "cpu" else "cuda")
+
+
+def _as_text(report: FitReport) -> str:
+    facts = report.facts
+    headers = [
+        tr("FORM"),
+        tr("WEIGHTS"),
+        tr("BITS"),
+        tr("KV/TOKEN"),
+        tr("KV CACHE"),
+        tr("WORKSPACE"),
+        tr("TOTAL"),
+        tr("MAX CONTEXT"),
+        tr("MAX REQUESTS"),
+        tr("FITS"),
+    ]
+    rows = [_row(form) for form in report.forms]
+    lines = [
+        _title(report),
+        _memory(report.machine),
+        "",
+        table(headers, rows, right=RIGHT_ALIGNED),
+        "",
+        _verdict(report),
+    ]
+    if facts.quantization:
+        lines.append(
+            tr(
+                "It is published quantized ({quantization}) and is served so; the other rows are what its "
+                "full-precision original would take.",
+                quantization=facts.quantization,
+            )
+        )
+    if report.context > facts.context_length:
+        lines.append(
+            tr("The model was made for {context_length} tokens only.", context_length=facts.context_length)
+        )
+    return "\n".join(lines)
+
+
+def _title(report: FitReport) -> str:
+    facts = report.facts
+    sizes = tr("{total}B parameters", total=f"{facts.num_parameters / 1e9:.2f}")
+    if facts.num_active_parameters != facts.num_parameters:
+        sizes = tr(
+            "{total}B parameters, {active}B active per token",
+            total=f"{facts.num_parameters / 1e9:.2f}",
+            active=f"{facts.num_active_parameters / 1e9:.2f}",
+        )
+    load = tr(
+        "{concurrency} x {context} tokens of context", concurrency=report.concurrency, context=report.context
+    )
+    return f"{facts.name}: {sizes}; {load}"
+
+
+def _memory(machine: Machine) -> str:
+    total, usable = memory_size(machine.total_bytes), memory_size(machine.usable_bytes)
+    if machine.device == "cuda":
+        name = machine.name or tr("a graphics card")
+        return tr(
+            "Memory: {name}, {total}, of which {usable} can be used", name=name, total=total, usable=usable
+        )
+    return tr("Memory: {total} of RAM, of which {usable} can be used", total=total, usable=usable)
+
+
+def _row(form: FormFit) -> list[str]:
+    return [
+        _form_name(form),
+        memory_size(form.weights_bytes),
+        f"{form.bits_per_parameter:.2f}",
+        memory_size(form.kv_bytes_per_token),
+        memory_size(form.kv_cache_bytes),
+        memory_size(form.workspace_bytes),
+        memory_size(form.total_bytes),
+        str(form.max_context) if form.max_context else "-",
+        str(form.max_concurrency) if form.max_concurrency else "-",
+        tr("yes") if form.fits else tr("no"),
+    ]
+
+
+def _form_name(form: FormFit) -> str:
+    if form.form == "fp16":
+        return HALVES[form.dtype]
+    if form.form == "published":
+        kind = form.dtype if form.method == "none" else form.method
+        return tr("as published ({kind})", kind=kind)
+    return NAMES[form.form]
+
+
+def _verdict(report: FitReport) -> str:
+    best = next((form for form in report.forms if form.form == report.best_form), None)
+    if best is None:
+        return tr("It does not fit in any form.")
+    return tr(
+        "It fits as {form}: up to {max_context} tokens for {concurrency} at once, "
+        "or {max_concurrency} requests of {context} tokens.",
+        form=_form_name(best),
+        max_context=best.max_context,
+        concurrency=report.concurrency,
+        max_concurrency=best.max_concurrency,
+        context=report.context,
+    )

@@ -1,0 +1,199 @@
+"""Whether a model fits a device, in which form, with how long a context and how many requests.
+
+Arithmetic over shapes. Knows nothing about terminals. The invariant: weights are the bytes that a load in
+that form takes, and what is said to fit, fits together: weights, KV cache and workspace.
+
+A report's JSON (`to_json`) is an interface; keys are added, never changed. All sizes are in bytes:
+
+    {"model", "origin", "licence", "quantization": as published, or null, "context", "concurrency",
+     "context_length": what the model was made for, "num_parameters", "num_active_parameters",
+     "device": {"kind", "name", "total_bytes", "usable_bytes"},
+     "forms": [{"form": "fp32"|"fp16"|"int8"|"nf4"|"nf4-double"|"published", "method", "dtype", "kv_dtype",
+                "weights_bytes", "quantized_bytes", "bits_per_parameter", "kv_bytes_per_token",
+                "kv_cache_bytes", "workspace_bytes", "total_bytes", "fits", "max_context",
+                "max_concurrency"}],
+     "fits": whether a form that can be served fits, "best_form": the most precise one that does, or null}
+
+The forms of a quantized checkpoint other than "published" are what its full-precision original would take.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from ondol.engine.warm_up import MAX_TOKENS
+from ondol.inspection.facts import ModelFacts, read_facts
+from ondol.inspection.forms import FLOATS, ORIGINAL_FORMS, PUBLISHED, Form, draw_forms
+from ondol.inspection.machine import Machine
+from ondol.inspection.outline import ModelOutline
+from ondol.modeling.architecture import read_config
+from ondol.modeling.footprint import Footprint, Load, measure_footprint
+from ondol.modeling.loading import DTYPES, choose_dtype
+from ondol.modeling.report import report_weights
+
+BLOCK_SIZE = 16
+# Beyond this many requests at once no engine is asked to go.
+CONCURRENCY_LIMIT = 4096
+DEFAULT_CONTEXT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked for.
+
+    Attributes:
+        context: tokens of each request; None is the model's own, at most `DEFAULT_CONTEXT`.
+        concurrency: requests at once.
+        dtype: of what is not quantized; "auto" as an engine chooses it on the device.
+        kv_dtype: of keys and values; "auto" is the form's own dtype.
+    """
+
+    context: int | None = None
+    concurrency: int = 1
+    dtype: str = "auto"
+    kv_dtype: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class FormFit:
+    """One form on the device; see the module for the fields."""
+
+    form: str
+    method: str
+    dtype: str
+    kv_dtype: str
+    weights_bytes: int
+    quantized_bytes: int
+    bits_per_parameter: float
+    kv_bytes_per_token: int
+    kv_cache_bytes: int
+    workspace_bytes: int
+    total_bytes: int
+    fits: bool
+    max_context: int
+    max_concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
+class FitReport:
+    """The answer; see the module for the fields."""
+
+    facts: ModelFacts
+    machine: Machine
+    context: int
+    concurrency: int
+    forms: tuple[FormFit, ...]
+
+    @property
+    def best_form(self) -> str | None:
+        """The most precise form that can be served and fits; a quantized checkpoint has but its own."""
+        fitting = {fit.form for fit in self.forms if fit.fits}
+        order = (PUBLISHED,) if self.facts.quantization else ORIGINAL_FORMS
+        return next((form for form in order if form in fitting), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Ready for json.dumps."""
+        return {
+            "model": self.facts.name,
+            "origin": self.facts.origin,
+            "licence": self.facts.licence,
+            "quantization": self.facts.quantization,
+            "context": self.context,
+            "concurrency": self.concurrency,
+            "context_length": self.facts.context_length,
+            "num_parameters": self.facts.num_parameters,
+            "num_active_parameters": self.facts.num_active_parameters,
+            "device": {
+                "kind": self.machine.device,
+                "name": self.machine.name,
+                "total_bytes": self.machine.total_bytes,
+                "usable_bytes": self.machine.usable_bytes,
+            },
+            "forms": [asdict(form) for form in self.forms],
+            "fits": self.best_form is not None,
+            "best_form": self.best_form,
+        }
+
+
+def measure_fit(outline: ModelOutline, machine: Machine, question: Question) -> FitReport:
+    """Answer for every form of the model.
+
+    Raises:
+        ModelRefused: the model cannot be served.
+    """
+    facts = read_facts(outline)
+    context = question.context or min(facts.context_length, DEFAULT_CONTEXT)
+    dtype = choose_dtype(question.dtype, read_config(outline.folder), torch.device(machine.device))
+    forms = tuple(
+        _measure_form(form, facts, machine, context, question) for form in draw_forms(outline, FLOATS[dtype])
+    )
+    return FitReport(facts, machine, context, question.concurrency, forms)
+
+
+@dataclass(frozen=True, slots=True)
+class _Needs:
+    """A form's bytes as a function of context and concurrency."""
+
+    footprint: Footprint
+    kv_dtype: torch.dtype
+    num_rows: int
+
+    def kv_cache_bytes(self, context: int, concurrency: int) -> int:
+        return self._num_tokens(context) * concurrency * self.footprint.kv_token_bytes(self.kv_dtype)
+
+    def workspace_bytes(self, context: int, concurrency: int) -> int:
+        # A step has as many rows as it may, or as the requests' prompts have together.
+        num_rows = max(min(self.num_rows, context * concurrency), concurrency)
+        load = Load(context, concurrency, num_rows, self._num_tokens(context) * concurrency)
+        return self.footprint.workspace_bytes(load, self.kv_dtype)
+
+    def total_bytes(self, context: int, concurrency: int) -> int:
+        return (
+            self.footprint.weights_bytes
+            + self.kv_cache_bytes(context, concurrency)
+            + self.workspace_bytes(context, concurrency)
+        )
+
+    def _num_tokens(self, context: int) -> int:
+        return -(-context // BLOCK_SIZE) * BLOCK_SIZE
+
+
+def _measure_form(
+    form: Form, facts: ModelFacts, machine: Machine, context: int, question: Question
+) -> FormFit:
+    blueprint, concurrency = form.blueprint, question.concurrency
+    kv_dtype = blueprint.dtype if question.kv_dtype == "auto" else DTYPES[question.kv_dtype]
+    needs = _Needs(measure_footprint(blueprint), kv_dtype, MAX_TOKENS[machine.device])
+    usable_bytes, weights_bytes = machine.usable_bytes, needs.footprint.weights_bytes
+    report = report_weights(blueprint.model)
+    return FormFit(
+        form=form.key,
+        method=form.method,
+        dtype=form.dtype,
+        kv_dtype=FLOATS[kv_dtype],
+        weights_bytes=weights_bytes,
+        quantized_bytes=sum(stored.num_bytes for stored in report.stored if stored.kind not in DTYPES),
+        bits_per_parameter=round(8 * weights_bytes / facts.num_parameters, 3),
+        kv_bytes_per_token=needs.footprint.kv_token_bytes(kv_dtype),
+        kv_cache_bytes=needs.kv_cache_bytes(context, concurrency),
+        workspace_bytes=needs.workspace_bytes(context, concurrency),
+        total_bytes=needs.total_bytes(context, concurrency),
+        fits=needs.total_bytes(context, concurrency) <= usable_bytes,
+        max_context=_largest(
+            facts.context_length, lambda tokens: needs.total_bytes(tokens, concurrency) <= usable_bytes
+        ),
+        max_concurrency=_largest(
+            CONCURRENCY_LIMIT, lambda requests: needs.total_bytes(context, requests) <= usable_bytes
+        ),
+    )
+
+
+def _largest(limit: int, does_fit: Callable[[int], bool]) -> int:
+    """The largest number up to `limit` that fits, 0 if not even 1 does; more never takes less."""
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if does_fit(middle) else (low, middle - 1)
+    return low

@@ -1,0 +1,42 @@
+"""The memory that a model may take: this machine's, or that of one that is only described.
+
+Knows nothing about models.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from ondol.engine.kv_cache import RESERVE_SHARE, free_bytes, total_bytes
+
+DeviceKind = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A device's memory.
+
+    Attributes:
+        device: decides the default dtype and how many rows a step has.
+        name: for people; empty for one that is only described.
+        total_bytes: all memory.
+        usable_bytes: what engines may take now: free, less what they leave to others.
+    """
+
+    device: DeviceKind
+    name: str
+    total_bytes: int
+    usable_bytes: int
+
+
+def this_machine(device: torch.device) -> Machine:
+    """What is free on the GPU, or in the memory of the host."""
+    if device.type == "cuda":
+        return Machine("cuda", torch.cuda.get_device_name(device), total_bytes(device), free_bytes(device))
+    return Machine("cpu", "", total_bytes(device), free_bytes(device))
+
+
+def described_machine(memory_bytes: int, device: DeviceKind) -> Machine:
+    """An empty device with this much memory, of which engines take the same share as of a real one."""
+    return Machine(device, "", memory_bytes, int(memory_bytes * (1 - RESERVE_SHARE)))
