@@ -56,6 +56,13 @@ class LineBar(TerminalBar):
         self.disable = True
 
 
+class SilentBar(tqdm):  # type: ignore[type-arg]
+    """A bar that shows nothing, for libraries that insist on one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - tqdm's own arguments
+        super().__init__(*args, **{**kwargs, "disable": True})
+
+
 class Progress:
     """Notes and bars on one stream (stderr unless told otherwise).
 
@@ -70,9 +77,10 @@ class Progress:
 
     def note(self, text: str) -> None:
         """One line."""
-        # tqdm.write moves the bars out of the way; without bars it just prints.
-        tqdm.write(text, file=self._stream)
-        self._stream.flush()
+        if self.bar_class is LineBar:
+            print(text, file=self._stream, flush=True)
+        else:
+            tqdm.write(text, file=self._stream)  # moves the bars out of the way
 
     def bar(self, description: str, total_bytes: int | None, done_bytes: int = 0) -> TerminalBar:
         """A bar that counts bytes; use as a context manager."""

@@ -25,7 +25,7 @@ from ondol.model_manager.hub.errors import translated
 from ondol.model_manager.hub.files import missing_files, model_files, refuse_original_llama
 from ondol.model_manager.hub.part import PartFile
 from ondol.model_manager.hub.retry import MAX_WAIT_S
-from ondol.model_manager.progress import LineBar, Progress
+from ondol.model_manager.progress import Progress, SilentBar
 from ondol.model_manager.store import check_space, disk_full_as_error, gigabytes
 
 
@@ -105,14 +105,15 @@ class Hub:
                 download.run(own)
             else:
                 self._progress.note(f"{source.repo} is complete in {download.snapshot}.")
-            self._let_library_finish(source, names)
+            self._let_library_finish(source, names, is_fetching=len(own) < len(fresh))
         for file in fresh:
             if file not in own:
                 verify(download.snapshot / file.name, file)
         return download.snapshot
 
-    def _let_library_finish(self, source: HubSource, names: list[str]) -> None:
+    def _let_library_finish(self, source: HubSource, names: list[str], *, is_fetching: bool) -> None:
         """Have the library write its records of the snapshot, and fetch what only it can."""
+        bar_class = self._progress.bar_class if is_fetching else SilentBar
         self.client.patiently(
             lambda: snapshot_download(
                 source.repo,
@@ -121,8 +122,7 @@ class Hub:
                 endpoint=self.client.endpoint,
                 etag_timeout=self.client.timeout_s,
                 allow_patterns=[glob.escape(name) for name in names],
-                # None: the library's own bars, which show only on a terminal
-                tqdm_class=LineBar if self._progress.bar_class is LineBar else None,
+                tqdm_class=bar_class,
             )
         )
 

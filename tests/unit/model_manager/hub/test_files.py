@@ -3,7 +3,7 @@ import json
 import pytest
 
 from ondol.errors import ModelRefused
-from ondol.model_manager.hub.files import check_folder, missing_files, model_files
+from ondol.model_manager.hub.files import check_folder, missing_files, model_files, refuse_original_llama
 
 
 @pytest.fixture
@@ -70,3 +70,12 @@ def test_a_broken_index_of_shards_is_refused(folder, text):
     (folder / "model.safetensors.index.json").write_text(text)
     with pytest.raises(ModelRefused, match="index"):
         check_folder(folder)
+
+
+@pytest.mark.parametrize("size", ["7b", "13b", "70b"])
+@pytest.mark.parametrize("kind", ["", "-chat"])
+def test_metas_own_editions_of_llama_2_are_refused_by_name(size, kind):
+    repo = f"meta-llama/Llama-2-{size}{kind}"
+    with pytest.raises(ModelRefused, match=f"Use {repo}-hf instead"):
+        refuse_original_llama(repo)
+    refuse_original_llama(f"{repo}-hf")
