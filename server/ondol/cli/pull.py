@@ -6,6 +6,7 @@ Knows nothing about sources. Invariant: stdout carries the folder and nothing el
 import click
 
 from ondol.cli.flags import settings_options
+from ondol.cli.signals import terminated_like_interrupted
 from ondol.config import load_settings
 from ondol.model_manager.resolve import pull
 
@@ -14,5 +15,15 @@ from ondol.model_manager.resolve import pull
 @click.argument("model")
 @settings_options("home")
 def pull_command(model: str, **flags: object) -> None:
-    """Fetch MODEL (a catalog name, or owner/name[@revision] on the Hub) and print its folder."""
-    print(pull(model, load_settings(flags).home).path)
+    """Fetch MODEL (a catalog name, or owner/name[@revision] on the Hub) and print its folder.
+
+    A pull that was interrupted goes on where it stopped.
+
+    \b
+    Example:
+      ondol pull qwen2-1.5b-instruct
+      ondol pull Qwen/Qwen2-1.5B-Instruct@main
+    """
+    home = load_settings(flags).home
+    with terminated_like_interrupted():
+        print(pull(model, home).path)

@@ -61,6 +61,11 @@ class ModelStore:
         self._staging.mkdir(parents=True, exist_ok=True)
         check_space(self._staging, required_bytes)
 
+    def shares_disk_with(self, folder: Path) -> bool:
+        """Whether files of this folder lie on the store's disk, so that the store can link to them."""
+        self._staging.mkdir(parents=True, exist_ok=True)
+        return self._staging.stat().st_dev == folder.stat().st_dev
+
     @contextmanager
     def lock(self, name: str, on_wait: Callable[[], None]) -> Iterator[None]:
         """Hold the right to register `name`; `on_wait` is called if another process holds it."""
