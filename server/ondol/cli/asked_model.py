@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ondol.cli.daemon_client import DaemonClient, JsonObject
-from ondol.errors import InvalidRequest, NoChatTemplate
+from ondol.errors import DaemonUnreachable, InvalidRequest, NoChatTemplate
 
 Message = dict[str, str]
 
@@ -54,7 +54,7 @@ class AskedModel:
         """The answer to a conversation as it is written; close the iterator to stop it.
 
         A model without a chat template continues the last message; it refuses system messages.
-        Raises whatever the daemon refuses with.
+        Raises whatever the daemon refuses with, and DaemonUnreachable for an answer without an end.
         """
         if not self.continues_text:
             try:
@@ -75,8 +75,13 @@ class AskedModel:
             "stream_options": {"include_usage": True},
         }
         with closing(self._client.events(path, body)) as events:  # type: ignore[type-var]  # a generator
+            is_finished = False
             for event in events:
-                yield _part_of(event)
+                part = _part_of(event)
+                is_finished = is_finished or part.finish_reason is not None
+                yield part
+        if not is_finished:
+            raise DaemonUnreachable(f"The daemon at {self._client.url} broke off its answer.")
 
 
 def _part_of(event: JsonObject) -> AnswerPart:

@@ -116,7 +116,9 @@ class Repl:
 
 
 def _prompt() -> Callable[[], str]:
-    session: PromptSession[str] = PromptSession(PROMPT, history=InMemoryHistory())
+    session: PromptSession[str] = PromptSession(
+        PROMPT, history=InMemoryHistory(), reserve_space_for_menu=0
+    )
     return session.prompt
 
 

@@ -54,7 +54,9 @@ def serving_model(
             if name is None:
                 note(tr("The daemon at {url} does not offer {model}.", url=client.url, model=model))
         if name is None:
-            temporary = _temporary(model or settings.model, flags, stack)
+            wanted = model or settings.model
+            find(wanted, settings.home)  # a wrong name is told at once
+            temporary = _temporary(wanted, flags, stack)
             client = stack.enter_context(DaemonClient.of(settings, temporary.url))
             name = _ids(client)[0]
         yield AskedModel(client, name, sampling)
