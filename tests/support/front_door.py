@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -43,8 +43,11 @@ class FrontDoor:
         return self.manager.num_leases == 0 and self.lifecycle.num_open == 0 and self.engine.num_open == 0
 
 
-def open_front_door(model: FakeModel, *, is_ready: bool = True, **config: object) -> FrontDoor:
-    manager = FakeManager(model)
+def open_front_door(
+    model: FakeModel, *, shelf: Sequence[FakeModel] = (), is_ready: bool = True, **config: object
+) -> FrontDoor:
+    """`shelf` holds models that can be loaded."""
+    manager = FakeManager(model, shelf=shelf)
     metrics = Metrics(lambda: [(served.name, served.engine.stats) for served in manager.served()])
     lifecycle = Lifecycle()
     if is_ready:

@@ -105,9 +105,9 @@ class OndolServer(uvicorn.Server):
                 lifecycle.num_open,
                 self._shutdown_grace_s,
             )
-        if self.force_exit or time.monotonic() >= self._deadline_s:
+        # Without open requests only watchers are left, who would stay for ever.
+        if self.force_exit or time.monotonic() >= self._deadline_s or lifecycle.num_open == 0:
             lifecycle.cut()
-        if lifecycle.is_cut or lifecycle.num_open == 0:
             self.should_exit = True
 
 

@@ -204,8 +204,8 @@ def typed_error(error: JsonObject) -> OndolError:
     code, message = error.get("code"), str(error.get("message", ""))
     if code in _ERRORS:
         return _ERRORS[code](message)
-    if error.get("type") == "invalid_request_error" and error.get("param"):
-        return InvalidRequest(message, error["param"], code)
+    if error.get("type") == "invalid_request_error" and code != "model_in_use":
+        return InvalidRequest(message, error.get("param"), code)
     return RequestRefused(message, code)
 
 

@@ -30,9 +30,14 @@ class ModelEvent:
 
 
 class _Watcher:
-    """The events that one watcher has not read yet, oldest model first."""
+    """The events that one watcher has not read yet, oldest model first.
+
+    Attributes:
+        is_over: it was closed by its reader, or read to the end.
+    """
 
     def __init__(self) -> None:
+        self.is_over = False
         self._pending: dict[str, ModelEvent] = {}
         self._wake = asyncio.Event()
         self._is_closed = False
@@ -52,13 +57,16 @@ class _Watcher:
 
     async def events(self) -> AsyncGenerator[ModelEvent]:
         """Everything that was pushed, as it comes."""
-        while True:
-            while self._pending:
-                yield self._pending.pop(next(iter(self._pending)))
-            if self._is_closed:
-                return
-            self._wake.clear()
-            await self._wake.wait()
+        try:
+            while True:
+                while self._pending:
+                    yield self._pending.pop(next(iter(self._pending)))
+                if self._is_closed:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+        finally:
+            self.is_over = True
 
 
 class ModelEvents:
@@ -72,7 +80,8 @@ class ModelEvents:
     @property
     def num_watchers(self) -> int:
         """Watches that are still held by somebody."""
-        return len(self._watchers)
+        # One that has ended may still hang in a reference cycle.
+        return sum(not watcher.is_over for watcher in self._watchers)
 
     def publish(self, event: ModelEvent) -> None:
         """Tell every watcher; never waits."""
