@@ -57,7 +57,7 @@ def template_command(
             tr(
                 "{model} has no chat template: a base model reads plain text. "
                 'Use `ondol run {model} "TEXT"` or /v1/completions.',
-                model=files.name,
+                model=model,
             )
         )
     text = tokenizer.render_chat(messages)
