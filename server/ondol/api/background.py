@@ -20,36 +20,27 @@ QUICK_FAILURE_S = 0.3
 
 
 class Background:
-    """The work in progress of one daemon, by the model's name; belongs to one event loop."""
+    """The work in progress of one daemon; belongs to one event loop."""
 
     def __init__(self, lifecycle: Lifecycle) -> None:
         self._lifecycle = lifecycle
-        self._tasks: dict[asyncio.Task[None], str] = {}
+        # The event loop alone would let go of them.
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
-        """Begin `work` and let it go on; raises its error if it fails at once."""
-        task = asyncio.create_task(self._run(work), name=f"background work on {name}")
-        self._tasks[task] = name
-        task.add_done_callback(self._forget)
+        """Begin `work`, called `name` in the log, and let it go on; raises its error if it fails at once."""
+        task = asyncio.create_task(self._run(work), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         done, _ = await asyncio.wait({task}, timeout=QUICK_FAILURE_S)
         if not done:
             task.add_done_callback(_log_failure)
         elif not task.cancelled():
             task.result()
 
-    def cancel(self, name: str) -> bool:
-        """Give up all work on a model; whether there was any."""
-        tasks = [task for task, of_model in self._tasks.items() if of_model == name]
-        for task in tasks:
-            task.cancel()
-        return bool(tasks)
-
     async def _run(self, work: Callable[[], Awaitable[object]]) -> None:
         with anyio.CancelScope() as scope, self._lifecycle.cutting(scope):
             await work()
-
-    def _forget(self, task: asyncio.Task[None]) -> None:
-        del self._tasks[task]
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:

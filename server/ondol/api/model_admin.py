@@ -56,10 +56,10 @@ class LoadBody(ModelOrder):
     pin: bool = False
     download: bool = True
 
-    def order(self) -> LoadOrder:
+    def order(self, manager: ModelManager) -> LoadOrder:
         """What the manager is asked for."""
         return LoadOrder(
-            model=checked_name(self.model),
+            model=checked_name(self.model, manager),
             quantization=self.quantization,
             dtype=self.dtype,
             max_model_len=self.context if self.max_model_len is None else self.max_model_len,
@@ -89,6 +89,7 @@ class Accepted(Struct, frozen=True):
 async def list_models(request: Request) -> Response:
     """Every model that is here or on its way, loaded or not, with its status."""
     manager = context_of(request).manager
+    await manager.refresh()
     return _json(EntryList([model_entry(status) for status in manager.statuses()]))
 
 
@@ -97,7 +98,7 @@ async def download_model(request: Request) -> Response:
     """Answers at once; progress is told by /models/sse. Give it up with /models/unload."""
     order, headers = await _order(request, ModelOrder)
     manager = context_of(request).manager
-    name = LoadOrder(checked_name(order.model)).name
+    name = LoadOrder(checked_name(order.model, manager)).name
     return await _carry_out(request, order, name, lambda: manager.pull(order.model), headers)
 
 
@@ -106,8 +107,9 @@ async def remove_model(request: Request, model: str = "") -> Response:
     """Unloads it first; 409 while it answers requests."""
     if not model:
         raise InvalidRequest("Name the model: DELETE /models?model=NAME", param="model")
-    name = LoadOrder(checked_name(model)).name
-    await _open(context_of(request)).manager.remove(name)
+    manager = _open(context_of(request)).manager
+    name = LoadOrder(checked_name(model, manager)).name
+    await manager.remove(name)
     return _json(Accepted(name))
 
 
@@ -115,7 +117,8 @@ async def remove_model(request: Request, model: str = "") -> Response:
 async def load_model(request: Request) -> Response:
     """Answers at once; progress is told by /models/sse, a failure also by GET /models."""
     body, headers = await _order(request, LoadBody)
-    manager, order = context_of(request).manager, body.order()
+    manager = context_of(request).manager
+    order = body.order(manager)
     return await _carry_out(request, body, order.name, lambda: manager.load(order), headers)
 
 
@@ -129,10 +132,9 @@ async def unload_model(request: Request) -> Response:
     """
     order, headers = await _order(request, ModelOrder)
     context = context_of(request)
-    name = LoadOrder(checked_name(order.model)).name
-    if not context.background.cancel(name):
-        unloaded = _unload_when_idle(context.manager, name) if order.wait else context.manager.unload(name)
-        await while_wanted(request, context.lifecycle, unloaded)
+    name = LoadOrder(checked_name(order.model, context.manager)).name
+    unloaded = _unload_when_idle(context.manager, name) if order.wait else context.manager.unload(name)
+    await while_wanted(request, context.lifecycle, unloaded)
     return _json(Accepted(name), headers)
 
 
@@ -157,7 +159,7 @@ async def _carry_out(
     """Do it before or after the answer, as the order says."""
     context = context_of(request)
     if not order.wait:
-        await context.background.start(name, work)
+        await context.background.start(f"background work on {name}", work)
         return _json(Accepted(name), headers)
     await while_wanted(request, context.lifecycle, work())
     entries = [model_entry(status) for status in context.manager.statuses() if status.id == name]

@@ -33,6 +33,6 @@ async def model_fit(
         arguments += ["--concurrency", str(concurrency)]
     shared = context_of(request)
     report = await while_wanted(
-        request, shared.lifecycle, shared.fit_runs.report(checked_name(model), arguments)
+        request, shared.lifecycle, shared.fit_runs.report(checked_name(model, shared.manager), arguments)
     )
     return Response(report, media_type="application/json")

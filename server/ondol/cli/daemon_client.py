@@ -78,6 +78,9 @@ _ERRORS: dict[str | None, Callable[[str], OndolError]] = {
     "engine_failed": EngineFailed,
 }
 
+# Refused for what the daemon is doing, not for what was asked.
+_CONFLICTS = frozenset({"model_in_use", "load_stopped"})
+
 
 class DaemonClient:
     """One daemon's HTTP API; every method raises DaemonUnreachable where no daemon answers."""
@@ -204,7 +207,7 @@ def typed_error(error: JsonObject) -> OndolError:
     code, message = error.get("code"), str(error.get("message", ""))
     if code in _ERRORS:
         return _ERRORS[code](message)
-    if error.get("type") == "invalid_request_error" and code != "model_in_use":
+    if error.get("type") == "invalid_request_error" and code not in _CONFLICTS:
         return InvalidRequest(message, error.get("param"), code)
     return RequestRefused(message, code)
 

@@ -214,14 +214,10 @@ async def test_an_unload_that_waits_is_done_when_the_stream_has_ended(door):
     assert door.manager.served() == ()
 
 
-async def test_unloading_gives_up_a_load_that_is_underway(door):
-    door.manager.load_gate.clear()
-    await door.client().post("/models/load", json={"model": "small"})
-    answer = await door.client().post("/models/unload", json={"model": "small"})
-    assert answer.status_code == 200
-    door.manager.load_gate.set()
-    await asyncio.sleep(0)
-    assert door.manager.served() == (door.model,)
+async def test_a_model_that_is_served_under_any_name_can_be_named(model, tokenizer_folder):
+    door = open_front_door(fake_model(tokenizer_folder, name="my model:latest"))
+    answer = await door.client().post("/models/unload", json={"model": "my model:latest"})
+    assert answer.json()["success"] is True
 
 
 async def test_a_download_goes_on_after_its_answer(door):
