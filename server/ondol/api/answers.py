@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
+from ondol.api.model_status import StatusObject
 from ondol.engine.messages import StoredWeights
-
-FinishReason = Literal["stop", "length"]
+from ondol.service.answer import FinishReason
 
 # vLLM's extension: the tokens of a choice, if the request says return_token_ids.
 ReturnedTokenIds = tuple[int, ...] | UnsetType
@@ -22,6 +22,15 @@ class PromptTokensDetails(Struct, frozen=True):
     cached_tokens: int
 
 
+class CompletionTokensDetails(Struct, frozen=True):
+    """OpenAI's further kinds of completion tokens, of which there are none here."""
+
+    accepted_prediction_tokens: int = 0
+    audio_tokens: int = 0
+    reasoning_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+
+
 class Usage(Struct, frozen=True):
     """Token counts of one request, over all its choices."""
 
@@ -29,6 +38,83 @@ class Usage(Struct, frozen=True):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails = CompletionTokensDetails()
+
+
+class AnswerTimings(Struct, frozen=True):
+    """Ondol's extension: where an answer's time went, in seconds, each stage as its slowest choice met it.
+
+    `tokens_per_second` counts all choices from the first token on; null where there was but one.
+    """
+
+    queue_s: float
+    prefill_s: float
+    decode_s: float
+    tokens_per_second: float | None
+
+
+class TopLogprob(Struct, frozen=True):
+    """One of the likeliest tokens at a position."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class LogprobEntry(Struct, frozen=True):
+    """One token of a message."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(Struct, frozen=True):
+    """The log-probabilities of a message's tokens."""
+
+    content: list[LogprobEntry]
+    refusal: None = None
+
+
+class TextLogprobs(Struct, frozen=True):
+    """The log-probabilities of a text's tokens, as lists side by side; of a first token, null."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class FunctionDelta(Struct, frozen=True):
+    """A piece of a call: the name on the first, JSON text of the arguments on all."""
+
+    name: str | UnsetType = UNSET
+    arguments: str | UnsetType = UNSET
+
+
+class ToolCallChunk(Struct, frozen=True):
+    """What one chunk adds to a call."""
+
+    index: int
+    function: FunctionDelta
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+
+
+class FunctionCall(Struct, frozen=True):
+    """What is called, with JSON text for arguments."""
+
+    name: str
+    arguments: str
+
+
+class MessageToolCall(Struct, frozen=True):
+    """One whole call."""
+
+    id: str
+    function: FunctionCall
+    type: Literal["function"] = "function"
 
 
 class ChatDelta(Struct, frozen=True):
@@ -36,6 +122,7 @@ class ChatDelta(Struct, frozen=True):
 
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType = UNSET
+    tool_calls: list[ToolCallChunk] | UnsetType = UNSET
 
 
 class ChatChunkChoice(Struct, frozen=True):
@@ -43,7 +130,7 @@ class ChatChunkChoice(Struct, frozen=True):
 
     index: int
     delta: ChatDelta
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
     finish_reason: FinishReason | None = None
     token_ids: ReturnedTokenIds = UNSET
 
@@ -58,14 +145,16 @@ class ChatChunk(Struct, frozen=True):
     choices: list[ChatChunkChoice]
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     usage: Usage | UnsetType | None = UNSET
+    timings: AnswerTimings | UnsetType = UNSET
 
 
 class ChatMessage(Struct, frozen=True):
-    """A whole assistant message."""
+    """A whole assistant message; content is null if it only calls tools."""
 
-    content: str
+    content: str | None
     role: Literal["assistant"] = "assistant"
     refusal: None = None
+    tool_calls: list[MessageToolCall] | UnsetType = UNSET
 
 
 class ChatChoice(Struct, frozen=True):
@@ -74,7 +163,7 @@ class ChatChoice(Struct, frozen=True):
     index: int
     message: ChatMessage
     finish_reason: FinishReason
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
     token_ids: ReturnedTokenIds = UNSET
 
 
@@ -88,6 +177,7 @@ class ChatCompletion(Struct, frozen=True):
     choices: list[ChatChoice]
     usage: Usage
     object: Literal["chat.completion"] = "chat.completion"
+    timings: AnswerTimings | UnsetType = UNSET
 
 
 class TextChoice(Struct, frozen=True):
@@ -95,7 +185,7 @@ class TextChoice(Struct, frozen=True):
 
     index: int
     text: str
-    logprobs: None = None
+    logprobs: TextLogprobs | None = None
     finish_reason: FinishReason | None = None
     token_ids: ReturnedTokenIds = UNSET
 
@@ -110,19 +200,22 @@ class TextCompletion(Struct, frozen=True):
     choices: list[TextChoice]
     object: Literal["text_completion"] = "text_completion"
     usage: Usage | UnsetType | None = UNSET
+    timings: AnswerTimings | UnsetType = UNSET
 
 
 class ModelCard(Struct, frozen=True):
-    """One served model.
+    """One model that requests may name.
 
-    `max_model_len` is an extension that clients of vLLM know; `source` says where the files came
-    from, so that a benchmark can name what it measured.
+    `max_model_len` is an extension that clients of vLLM know, null until the model is loaded; `status`
+    one that clients of llama.cpp know; `source` says where the files came from, so that a benchmark
+    can name what it measured.
     """
 
     id: str
     created: int
-    max_model_len: int
+    max_model_len: int | None
     source: dict[str, Any]
+    status: StatusObject
     owned_by: str = "ondol"
     object: Literal["model"] = "model"
 

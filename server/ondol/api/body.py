@@ -5,11 +5,12 @@ of range, no lone surrogates, bounded size and depth — and no type is coerced 
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeVar
 
 import msgspec
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import Request
 
@@ -18,20 +19,43 @@ from ondol.errors import InvalidRequest
 
 Body = TypeVar("Body", bound=BaseModel)
 
-# OpenAI's fields that have no bearing on the answer: accepted, and not worth a word.
-ACCEPTED_FIELDS = frozenset({"user", "metadata", "service_tier", "store"})
+Disregard = Literal["accepted", "ignored", "refused"]
 
-# OpenAI's fields that would change the answer, with the values that ask for nothing.
-UNSUPPORTED_FIELDS: Mapping[str, tuple[object, ...]] = {
-    "logprobs": (None, False),
-    "top_logprobs": (None, 0),
-    "response_format": (None, {"type": "text"}),
-    "modalities": (None, ["text"]),
-    "audio": (None,),
-    "best_of": (None, 1),
-    "echo": (None, False),
-    "suffix": (None, ""),
-}
+
+@dataclass(frozen=True, slots=True)
+class OtherField:
+    """A field that clients send and that no wire type holds.
+
+    Attributes:
+        disregard: "accepted" has no bearing on the answer and is not worth a word; "ignored" is named
+            in the answer's headers; "refused" would change the answer too much to be left out.
+        reason: for the table in docs/api.md, and for the client whose field is refused.
+        quiet_values: what asks for nothing, and is accepted.
+    """
+
+    disregard: Disregard
+    reason: str
+    quiet_values: tuple[object, ...] = (None,)
+
+    def is_quiet(self, value: object) -> bool:
+        """Whether nothing needs to be said about `value`."""
+        # 0 == False in Python, but they do not ask for the same.
+        return self.disregard == "accepted" or any(
+            type(value) is type(quiet) and value == quiet for quiet in self.quiet_values
+        )
+
+
+class WireModel(BaseModel):
+    """Base of what clients send: strict types, unknown fields left alone.
+
+    Attributes:
+        other_fields: names that are not unknown, with what is done about them.
+    """
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+    other_fields: ClassVar[Mapping[str, OtherField]] = {}
+
 
 # Names come from the client: only what is safe in a header goes into one.
 _HEADER_SAFE_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
@@ -59,14 +83,21 @@ def parse_body(raw: bytes, body_type: type[Body]) -> tuple[Body, tuple[str, ...]
     Raises InvalidRequest; its `param` is the path of the first wrong field, as messages[0].content.
     """
     document = _decode(raw)
-    for name, neutral_values in UNSUPPORTED_FIELDS.items():
-        if not _asks_for_nothing(document.get(name), neutral_values):
-            raise InvalidRequest(f"'{name}' is not supported by this server.", param=name)
+    others = body_type.other_fields if issubclass(body_type, WireModel) else {}
+    for name, other in others.items():
+        if other.disregard == "refused" and not other.is_quiet(document.get(name)):
+            raise InvalidRequest(f"'{name}' is not supported by this server: {other.reason}.", param=name)
     try:
         body = body_type.model_validate(document)
     except ValidationError as error:
         raise _invalid_field(error, document) from None
-    return body, _ignored_names(document, body_type)
+    return body, _ignored_names(document, body_type, others)
+
+
+def ignored_header(names: Iterable[str]) -> dict[str, str]:
+    """The header that names what an answer left out of account; none if that is nothing."""
+    listed = ", ".join(sorted(set(names))[:_MAX_IGNORED_NAMES])
+    return {"x-ondol-ignored": listed} if listed else {}
 
 
 def documented_body(path: str, body_type: type[BaseModel]) -> dict[str, object]:
@@ -86,15 +117,17 @@ def _decode(raw: bytes) -> dict[str, object]:
     return document
 
 
-def _asks_for_nothing(value: object, neutral_values: Sequence[object]) -> bool:
-    # 0 == False in Python, but logprobs=0 asks for something and logprobs=false does not.
-    return any(type(value) is type(neutral) and value == neutral for neutral in neutral_values)
-
-
-def _ignored_names(document: Mapping[str, object], body_type: type[BaseModel]) -> tuple[str, ...]:
-    known = body_type.model_fields.keys() | ACCEPTED_FIELDS | UNSUPPORTED_FIELDS.keys()
-    names = [name for name in document if name not in known and _HEADER_SAFE_NAME.fullmatch(name)]
-    return tuple(sorted(names)[:_MAX_IGNORED_NAMES])
+def _ignored_names(
+    document: Mapping[str, object], body_type: type[BaseModel], others: Mapping[str, OtherField]
+) -> tuple[str, ...]:
+    names = [
+        name
+        for name, value in document.items()
+        if name not in body_type.model_fields
+        and not (name in others and others[name].is_quiet(value))
+        and _HEADER_SAFE_NAME.fullmatch(name)
+    ]
+    return tuple(sorted(names))
 
 
 def _invalid_field(error: ValidationError, document: object) -> InvalidRequest:

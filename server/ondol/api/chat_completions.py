@@ -1,159 +1,150 @@
 """POST /v1/chat/completions: messages in, an assistant's message out.
 
-Knows the chat body and its answer; how an answer comes about is `api/generate.py`'s. Invariant: the
-model's own template writes the prompt, special tokens included.
+Knows the chat body and what its fields ask of the chat service; how an answer comes about is
+`api/generate.py`'s. Invariant: every field of OpenAI's is heeded, accepted, named as ignored or
+refused, and docs/api.md says which.
 """
 
-import time
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
-from uuid import uuid4
+from dataclasses import replace
+from typing import Annotated, ClassVar
 
-import msgspec
 from fastapi import APIRouter, Request
-from msgspec import UNSET, UnsetType
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from starlette.responses import Response
 
-from ondol.api.answers import (
-    ChatChoice,
-    ChatChunk,
-    ChatChunkChoice,
-    ChatCompletion,
-    ChatDelta,
-    ChatMessage,
-    FinishReason,
-    ReturnedTokenIds,
-    Usage,
-)
-from ondol.api.body import documented_body
-from ondol.api.fingerprint import system_fingerprint
-from ondol.api.generate import Endpoint, Generation, WholeChoice
-from ondol.api.generation_fields import GenerationFields, WireModel, check_text_size
+from ondol.api.body import OtherField, documented_body
+from ondol.api.chat_format import ChatFormat
+from ondol.api.generate import Endpoint
+from ondol.api.generation_fields import MAX_LOGPROBS, OTHER_FIELDS, GenerationFields
+from ondol.api.messages import RequestMessage
+from ondol.api.tools import ToolChoice, Tools, tool_use
 from ondol.errors import InvalidRequest
-from ondol.model_manager.manager import LoadedModel
-from ondol.service.generation import GenerationRequest
+from ondol.model_manager.loaded_model import LoadedModel
+from ondol.service.answer import Caller, Generation
+from ondol.service.chat import ChatTurn, prepare_chat
 
 PATH = "/v1/chat/completions"
+MAX_TEMPLATE_ARGUMENTS = 32
+# The template's own variables, which the messages and other fields fill.
+RESERVED_ARGUMENTS = frozenset(
+    {"messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "chat_template"}
+)
 
 router = APIRouter()
 
 
-class TextPart(WireModel):
-    """One part of a message's content; only text is understood."""
+def _harmless(
+    arguments: dict[str, bool | int | float | str | None],
+) -> dict[str, bool | int | float | str | None]:
+    for name in arguments:
+        if name in RESERVED_ARGUMENTS or name.endswith("_token") or not name.isidentifier():
+            raise ValueError(f"{name!r:.80} cannot be set this way")
+    return arguments
 
-    type: Literal["text"]
-    text: str
+
+TemplateArguments = Annotated[
+    dict[str, bool | int | float | str | None],
+    Field(max_length=MAX_TEMPLATE_ARGUMENTS),
+    AfterValidator(_harmless),
+]
+Messages = Annotated[list[RequestMessage], Field(min_length=1, fail_fast=True)]
 
 
-class RequestMessage(WireModel):
-    """One message of the conversation so far."""
+class TurnFields(GenerationFields):
+    """The fields that say what the template renders; /apply-template takes them too."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
-    name: str | None = None
-    tool_calls: list[Any] | None = None
-    tool_call_id: str | None = None
+    messages: Messages
+    tools: Tools | None = Field(None, description="Ignored by models whose template knows no tools.")
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    add_generation_prompt: bool | None = Field(
+        None, description="Whether the template opens the assistant's turn; by default it does."
+    )
+    continue_final_message: bool | None = Field(
+        None, description="The answer goes on inside of the last message, which is the assistant's."
+    )
+    chat_template_kwargs: TemplateArguments | None = Field(
+        None, description="Plain values for the template, such as enable_thinking."
+    )
 
     @model_validator(mode="after")
-    def _has_content(self) -> "RequestMessage":
-        if self.content is None and self.role != "assistant":
-            raise ValueError(f"content is required in a message of role {self.role}")
+    def _has_one_end(self) -> "TurnFields":
+        if self.continue_final_message and self.add_generation_prompt:
+            raise InvalidRequest(
+                "continue_final_message and add_generation_prompt exclude each other.",
+                param="continue_final_message",
+            )
         return self
 
-    def for_template(self) -> dict[str, Any]:
-        """As chat templates expect it: content is one string, "developer" is called "system"."""
-        content = self.content
-        if isinstance(content, list):
-            content = "".join(part.text for part in content)
-        message: dict[str, Any] = {
-            "role": "system" if self.role == "developer" else self.role,
-            # Not None: templates that trim it would print the word.
-            "content": content or "",
-        }
-        extras = {"name": self.name, "tool_calls": self.tool_calls, "tool_call_id": self.tool_call_id}
-        return message | {key: value for key, value in extras.items() if value is not None}
-
-
-class ChatCompletionRequest(GenerationFields):
-    """OpenAI's body, with vLLM's sampling extensions."""
-
-    messages: Annotated[list[RequestMessage], Field(min_length=1, fail_fast=True)]
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-
-    @property
-    def asked_max_tokens(self) -> int | None:
-        """`max_completion_tokens` is the newer name and wins."""
-        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-
-
-class ChatFormat:
-    """Words of one chat answer."""
-
-    def __init__(self, model: LoadedModel, fields: ChatCompletionRequest) -> None:
-        self._id = f"chatcmpl-{uuid4().hex}"
-        self._created = int(time.time())
-        self._model = model.name
-        self._fingerprint = system_fingerprint(model)
-        # With usage asked for, every other chunk says that it has none.
-        self._no_usage: UnsetType | None = None if fields.include_usage else UNSET
-
-    def opening(self, num_choices: int) -> list[msgspec.Struct]:
-        """Who speaks, once per choice."""
-        delta = ChatDelta(role="assistant", content="")
-        return [self._chunk(ChatChunkChoice(index, delta)) for index in range(num_choices)]
-
-    def text(self, index: int, text: str, token_ids: ReturnedTokenIds) -> ChatChunk:
-        """The chunk that adds text to a choice."""
-        return self._chunk(ChatChunkChoice(index, ChatDelta(content=text), token_ids=token_ids))
-
-    def finish(self, index: int, reason: FinishReason) -> ChatChunk:
-        """The last chunk of a choice."""
-        return self._chunk(ChatChunkChoice(index, ChatDelta(), finish_reason=reason))
-
-    def usage(self, usage: Usage) -> ChatChunk:
-        """Counts, with no choice at all, as OpenAI sends them."""
-        return ChatChunk(self._id, self._created, self._model, self._fingerprint, [], usage=usage)
-
-    def whole(self, choices: list[WholeChoice], usage: Usage) -> ChatCompletion:
-        """The answer without streaming."""
-        messages = [
-            ChatChoice(
-                choice.index, ChatMessage(choice.text), choice.finish_reason, token_ids=choice.token_ids
+    def turn(self) -> ChatTurn:
+        """What is asked of the chat service; blocks on grammars. Raises InvalidRequest."""
+        continues = bool(self.continue_final_message)
+        if continues and self.messages[-1].role != "assistant":
+            raise InvalidRequest(
+                "continue_final_message needs a last message of role assistant.",
+                param="continue_final_message",
             )
-            for choice in choices
-        ]
-        return ChatCompletion(self._id, self._created, self._model, self._fingerprint, messages, usage)
-
-    def _chunk(self, choice: ChatChunkChoice) -> ChatChunk:
-        return ChatChunk(
-            self._id, self._created, self._model, self._fingerprint, [choice], usage=self._no_usage
+        return ChatTurn(
+            messages=tuple(message.for_template() for message in self.messages),
+            options=self.sampling_options(),
+            num_choices=self.n or 1,
+            stop=self.stop_strings,
+            tools=tool_use(self.tools, self.tool_choice, is_parallel=self.parallel_tool_calls is not False),
+            add_generation_prompt=self.add_generation_prompt is not False and not continues,
+            continues_final_message=continues,
+            template_arguments=self.chat_template_kwargs or {},
         )
 
 
-def prepare_chat(model: LoadedModel, fields: ChatCompletionRequest, cache_salt: str) -> Generation:
-    """Render, tokenize and check one chat body; blocks, so call it in a thread."""
-    messages: list[Mapping[str, Any]] = [message.for_template() for message in fields.messages]
-    text = model.tokenizer.render_chat(messages)
-    check_text_size(text, model.max_model_len, "messages")
-    prompt_ids = model.tokenizer.encode_rendered(text)
-    if not prompt_ids:
-        raise InvalidRequest("The messages make an empty prompt.", param="messages")
-    params = fields.sampling_params(model, len(prompt_ids), "messages")
-    requests = tuple(
-        GenerationRequest(
-            prompt_ids=prompt_ids,
-            params=msgspec.structs.replace(params, choice=choice),
-            stop=fields.stop_strings,
-            cache_salt=cache_salt,
-        )
-        for choice in range(fields.n or 1)
+class ChatCompletionRequest(TurnFields):
+    """OpenAI's body, with the extensions that local servers share."""
+
+    other_fields: ClassVar[Mapping[str, OtherField]] = {
+        **OTHER_FIELDS,
+        "modalities": OtherField("refused", "it answers in text only", (None, ["text"])),
+        "response_format": OtherField("refused", "answers are plain text", (None, {"type": "text"})),
+        "audio": OtherField("refused", "it answers in text only"),
+        "functions": OtherField("ignored", "superseded by tools"),
+        "function_call": OtherField("ignored", "superseded by tool_choice"),
+        "prediction": OtherField("ignored", "it would save time, not change the answer"),
+        "reasoning_effort": OtherField("ignored", "templates take it in chat_template_kwargs"),
+        "verbosity": OtherField("ignored", "models here are told in words", (None, "medium")),
+        "web_search_options": OtherField("ignored", "there is no web search"),
+        "moderation": OtherField("ignored", "there is no moderation"),
+    }
+
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="The newer name of max_tokens; wins over it."
     )
-    return Generation(model, requests, len(prompt_ids))
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+
+    @model_validator(mode="after")
+    def _asks_for_logprobs(self) -> "ChatCompletionRequest":
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequest("top_logprobs needs logprobs: true.", param="top_logprobs")
+        return self
+
+    def turn(self) -> ChatTurn:
+        """As `TurnFields.turn`, with how the answer's tokens are chosen."""
+        newer, older = self.max_completion_tokens, self.max_tokens
+        options = self.sampling_options(
+            max_tokens=older if newer is None else newer,
+            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+        )
+        return replace(super().turn(), options=options)
 
 
-ENDPOINT = Endpoint(ChatCompletionRequest, prepare_chat, ChatFormat)
-DOCUMENTED_BODY = documented_body(PATH, ChatCompletionRequest)
+def _prepare(model: LoadedModel, fields: ChatCompletionRequest, caller: Caller) -> Generation:
+    return prepare_chat(model, fields.turn(), caller)
+
+
+def _format(model: LoadedModel, fields: ChatCompletionRequest) -> ChatFormat:
+    return ChatFormat(model, fields, shows_logprobs=bool(fields.logprobs))
+
+
+ENDPOINT = Endpoint(ChatCompletionRequest, _prepare, _format)
 
 
 @router.post(

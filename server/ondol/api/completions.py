@@ -1,29 +1,29 @@
 """POST /v1/completions: plain prompts in, their continuations out.
 
-Knows the completions body and its answer; how an answer comes about is `api/generate.py`'s.
-Invariant: text prompts are tokenized with the model's special tokens, token ids are taken as they are.
+Knows the completions body and what its fields ask of the completion service; how an answer comes
+about is `api/generate.py`'s. Invariant: a text prompt is one prompt and a list of numbers is one
+prompt; only lists of texts or of lists are several.
 """
 
-import time
-from typing import Annotated
-from uuid import uuid4
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
-import msgspec
 from fastapi import APIRouter, Request
-from msgspec import UNSET, UnsetType
-from pydantic import Field
+from pydantic import Field, model_validator
 from starlette.responses import Response
 
-from ondol.api.answers import FinishReason, ReturnedTokenIds, TextChoice, TextCompletion, Usage
-from ondol.api.body import documented_body
-from ondol.api.fingerprint import system_fingerprint
-from ondol.api.generate import Endpoint, Generation, WholeChoice
-from ondol.api.generation_fields import GenerationFields, TokenId, check_text_size, check_token_ids
-from ondol.errors import InvalidRequest, PromptTooLong
-from ondol.model_manager.manager import LoadedModel
-from ondol.service.generation import GenerationRequest
+from ondol.api.body import OtherField, documented_body
+from ondol.api.completion_format import CompletionFormat
+from ondol.api.generate import Endpoint
+from ondol.api.generation_fields import MAX_CHOICES, MAX_LOGPROBS, OTHER_FIELDS, GenerationFields, TokenId
+from ondol.errors import InvalidRequest
+from ondol.model_manager.loaded_model import LoadedModel
+from ondol.service.answer import Caller, Generation
+from ondol.service.completion import PromptBatch, prepare_completion
 
 MAX_PROMPTS = 64
+MAX_CANDIDATES = 20
+DEFAULT_MAX_TOKENS = 16
 
 PATH = "/v1/completions"
 
@@ -35,103 +35,78 @@ TokenIdLists = Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROM
 
 
 class CompletionRequest(GenerationFields):
-    """OpenAI's body, with vLLM's sampling extensions."""
+    """OpenAI's body, with the extensions that local servers share."""
+
+    other_fields: ClassVar[Mapping[str, OtherField]] = {
+        **OTHER_FIELDS,
+        "suffix": OtherField("refused", "it continues texts and does not fill gaps", (None, "")),
+    }
 
     prompt: str | Texts | TokenIds | TokenIdLists
+    max_tokens: Annotated[int, Field(ge=0)] | None = Field(
+        None, description=f"By default {DEFAULT_MAX_TOKENS}; 0 needs echo and scores the prompt."
+    )
+    best_of: Annotated[int, Field(ge=1, le=MAX_CANDIDATES)] | None = Field(
+        None, description="Generates so many and returns the n likeliest; cannot be streamed."
+    )
+    echo: bool | None = Field(None, description="The prompt comes first, with logprobs if asked for.")
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
 
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> "CompletionRequest":
+        if self.max_tokens == 0 and not self.echo:
+            raise InvalidRequest("max_tokens 0 needs echo: the answer would be empty.", param="max_tokens")
+        return self
 
-class CompletionFormat:
-    """Words of one text completion; chunks and the whole share one shape."""
-
-    def __init__(self, model: LoadedModel, fields: CompletionRequest) -> None:
-        self._id = f"cmpl-{uuid4().hex}"
-        self._created = int(time.time())
-        self._model = model.name
-        self._fingerprint = system_fingerprint(model)
-        self._no_usage: UnsetType | None = None if fields.include_usage else UNSET
-
-    def opening(self, num_choices: int) -> list[msgspec.Struct]:
-        """Nothing: text completions have no roles."""
-        return []
-
-    def text(self, index: int, text: str, token_ids: ReturnedTokenIds) -> TextCompletion:
-        """The chunk that adds text to a choice."""
-        return self._completion([TextChoice(index, text, token_ids=token_ids)], self._no_usage)
-
-    def finish(self, index: int, reason: FinishReason) -> TextCompletion:
-        """The last chunk of a choice."""
-        return self._completion([TextChoice(index, "", finish_reason=reason)], self._no_usage)
-
-    def usage(self, usage: Usage) -> TextCompletion:
-        """Counts, with no choice at all, as OpenAI sends them."""
-        return self._completion([], usage)
-
-    def whole(self, choices: list[WholeChoice], usage: Usage) -> TextCompletion:
-        """The answer without streaming."""
-        texts = [
-            TextChoice(
-                choice.index, choice.text, finish_reason=choice.finish_reason, token_ids=choice.token_ids
+    def batch(self) -> PromptBatch:
+        """What is asked of the completion service. Raises InvalidRequest."""
+        num_choices = self.n or 1
+        num_candidates = self.best_of or num_choices
+        if num_candidates < num_choices:
+            raise InvalidRequest(f"best_of is {num_candidates}, less than n.", param="best_of")
+        if num_candidates > num_choices and self.stream:
+            raise InvalidRequest("The best of several cannot be streamed.", param="best_of")
+        prompts = self.prompts
+        if len(prompts) * num_candidates > MAX_CHOICES:
+            raise InvalidRequest(
+                f"{len(prompts)} prompts with {num_candidates} choices each are more than {MAX_CHOICES}.",
+                param="prompt",
             )
-            for choice in choices
-        ]
-        return self._completion(texts, usage)
+        return PromptBatch(
+            prompts=prompts,
+            options=self.sampling_options(default_max_tokens=DEFAULT_MAX_TOKENS, logprobs=self.logprobs),
+            num_choices=num_choices,
+            num_candidates=num_candidates,
+            stop=self.stop_strings,
+            echoes=bool(self.echo),
+        )
 
-    def _completion(self, choices: list[TextChoice], usage: Usage | UnsetType | None) -> TextCompletion:
-        return TextCompletion(self._id, self._created, self._model, self._fingerprint, choices, usage=usage)
-
-
-def prepare_completion(model: LoadedModel, fields: CompletionRequest, cache_salt: str) -> Generation:
-    """Tokenize and check every prompt; blocks, so call it in a thread."""
-    prompts = _prompts(fields.prompt)
-    num_choices = fields.n or 1
-    requests: list[GenerationRequest] = []
-    num_prompt_tokens = 0
-    for prompt in prompts:
-        prompt_ids = _prompt_ids(model, prompt)
-        num_prompt_tokens += len(prompt_ids)
-        params = fields.sampling_params(model, len(prompt_ids), "prompt")
-        requests += [
-            GenerationRequest(
-                prompt_ids=prompt_ids,
-                params=msgspec.structs.replace(params, choice=choice),
-                stop=fields.stop_strings,
-                is_continuation=True,
-                cache_salt=cache_salt,
-            )
-            for choice in range(num_choices)
-        ]
-    return Generation(model, tuple(requests), num_prompt_tokens)
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """`prompt` as a list, whichever way it was written."""
+        prompt = self.prompt
+        if isinstance(prompt, str):
+            return [prompt]
+        token_ids = [part for part in prompt if isinstance(part, int)]
+        if token_ids:
+            return [token_ids]
+        return [part for part in prompt if not isinstance(part, int)]
 
 
-def _prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> list[str | list[int]]:
-    if isinstance(prompt, str):
-        return [prompt]
-    token_ids = [part for part in prompt if isinstance(part, int)]
-    if token_ids:
-        return [token_ids]
-    return [part for part in prompt if not isinstance(part, int)]
+def _prepare(model: LoadedModel, fields: CompletionRequest, caller: Caller) -> Generation:
+    return prepare_completion(model, fields.batch(), caller)
 
 
-def _prompt_ids(model: LoadedModel, prompt: str | list[int]) -> list[int]:
-    if isinstance(prompt, str):
-        check_text_size(prompt, model.max_model_len, "prompt")
-        prompt_ids = model.tokenizer.encode_text(prompt)
-    else:
-        # First the length, so that a huge list is not looked through.
-        if len(prompt) >= model.max_model_len:
-            raise PromptTooLong(len(prompt), model.max_model_len, param="prompt")
-        check_token_ids(prompt, model.vocab_size, "prompt")
-        prompt_ids = prompt
-    if not prompt_ids:
-        raise InvalidRequest("The prompt is empty.", param="prompt")
-    return prompt_ids
+def _format(model: LoadedModel, fields: CompletionRequest) -> CompletionFormat:
+    return CompletionFormat(
+        model, fields, shows_logprobs=fields.logprobs is not None, echoes=bool(fields.echo)
+    )
 
 
-ENDPOINT = Endpoint(CompletionRequest, prepare_completion, CompletionFormat)
-DOCUMENTED_BODY = documented_body(PATH, CompletionRequest)
+ENDPOINT = Endpoint(CompletionRequest, _prepare, _format)
 
 
-@router.post(PATH, summary="Create a text completion", openapi_extra=DOCUMENTED_BODY)
+@router.post(PATH, summary="Create a text completion", openapi_extra=documented_body(PATH, CompletionRequest))
 async def create_completion(request: Request) -> Response:
     """OpenAI's text completions, streamed or whole."""
     return await ENDPOINT.answer(request)

@@ -1,7 +1,7 @@
 """The one way in which every generating endpoint answers, streamed or whole.
 
 An endpoint says what its body means (`Endpoint.prepare`) and in which words it answers
-(`AnswerFormat`); admission, leases, disconnects, counting and errors are here. Knows nothing about
+(`AnswerFormat`); admission, leases, deadlines, disconnects and errors are here. Knows nothing about
 messages or prompts. Invariant: a request is refused before the first byte, or ends with a finish
 reason for each choice, or with an error event.
 """
@@ -15,33 +15,31 @@ from typing import Generic, Protocol, TypeVar
 import anyio
 import msgspec
 from fastapi import Request
-from msgspec import UNSET
 from starlette.responses import Response
 
-from ondol.api.answers import FinishReason, PromptTokensDetails, ReturnedTokenIds, Usage
-from ondol.api.body import parse_body, read_body
+from ondol.api.body import ignored_header, parse_body, read_body
 from ondol.api.context import ApiContext, context_of
 from ondol.api.disconnect import until_disconnect
 from ondol.api.errors import CLIENT_CLOSED_REQUEST, error_body, internal_error_body
 from ondol.api.generation_fields import GenerationFields
 from ondol.api.lifecycle import SHUTTING_DOWN
-from ondol.api.sse import DONE, EventStream, event
-from ondol.errors import Draining, OndolError
+from ondol.api.sse import DONE, EventStream, comment, event
+from ondol.errors import Draining, Loading, OndolError
 from ondol.metrics import Metrics
-from ondol.model_manager.manager import LoadedModel
-from ondol.service.generation import GenerationRequest, TextDelta, interleave, stream_text
+from ondol.model_manager.loaded_model import LoadedModel
+from ondol.service.answer import (
+    Answer,
+    Caller,
+    ChoiceDelta,
+    FinishReason,
+    Generation,
+    TokenCount,
+    collect,
+    slowest,
+)
+from ondol.service.generation import Timings
 
 Fields = TypeVar("Fields", bound=GenerationFields)
-
-
-@dataclass(frozen=True, slots=True)
-class WholeChoice:
-    """One choice after its end."""
-
-    index: int
-    text: str
-    finish_reason: FinishReason
-    token_ids: ReturnedTokenIds
 
 
 class AnswerFormat(Protocol):
@@ -50,30 +48,17 @@ class AnswerFormat(Protocol):
     def opening(self, num_choices: int) -> list[msgspec.Struct]:
         """Chunks before any text."""
 
-    def text(self, index: int, text: str, token_ids: ReturnedTokenIds) -> msgspec.Struct:
-        """The chunk that adds text to a choice."""
+    def delta(self, index: int, delta: ChoiceDelta) -> msgspec.Struct | None:
+        """The chunk that adds to a choice; None if there is nothing to tell yet."""
 
     def finish(self, index: int, reason: FinishReason) -> msgspec.Struct:
         """The last chunk of a choice."""
 
-    def usage(self, usage: Usage) -> msgspec.Struct:
-        """The chunk after all choices."""
+    def closing(self, count: TokenCount, timings: Timings | None) -> list[msgspec.Struct]:
+        """Chunks after all choices."""
 
-    def whole(self, choices: list[WholeChoice], usage: Usage) -> msgspec.Struct:
+    def whole(self, answer: Answer) -> msgspec.Struct:
         """Everything at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """What is to be generated: one request per choice, in the order of their indices."""
-
-    model: LoadedModel
-    requests: tuple[GenerationRequest, ...]
-    num_prompt_tokens: int
-
-    def deltas(self, metrics: Metrics) -> AsyncGenerator[tuple[int, TextDelta]]:
-        """(index, delta) of all choices as they come."""
-        return interleave([stream_text(self.model, request, metrics) for request in self.requests])
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,74 +69,70 @@ class Endpoint(Generic[Fields]):
     """
 
     fields_type: type[Fields]
-    prepare: Callable[[LoadedModel, Fields, str], Generation]
+    prepare: Callable[[LoadedModel, Fields, Caller], Generation]
     answer_format: Callable[[LoadedModel, Fields], AnswerFormat]
 
     async def answer(self, request: Request) -> Response:
         """The route: reads, admits, prepares, then streams or collects."""
+        arrival_s = asyncio.get_running_loop().time()
         context = context_of(request)
         raw = await read_body(request, context.config.max_body_bytes)
         fields, ignored = parse_body(raw, self.fields_type)
-        headers = {"x-ondol-ignored": ", ".join(ignored)} if ignored else {}
+        caller = _caller(request, fields, arrival_s)
         async with AsyncExitStack() as resources:
             resources.enter_context(context.lifecycle.open_request())
-            model = await resources.enter_async_context(context.manager.lease(fields.model))
-            cache_salt = request.scope.get("state", {}).get("cache_salt", "")
-            generation = await asyncio.to_thread(self.prepare, model, fields, cache_salt)
+            model = await _lease(context, fields, caller, resources)
+            generation = await asyncio.to_thread(self.prepare, model, fields, caller)
             resources.enter_context(context.admission.admit(model, len(generation.requests)))
             answer_format = self.answer_format(model, fields)
+            headers = ignored_header({*ignored, *generation.ignored})
             if not fields.stream:
-                return await _whole(request, context, generation, answer_format, fields, headers)
-            events = _events(generation, answer_format, context.metrics, fields)
+                return await _whole(request, context, generation, answer_format, headers)
+            events = _events(generation, answer_format, context.metrics)
             return EventStream(
                 events, resources=resources.pop_all(), lifecycle=context.lifecycle, headers=headers
             )
 
 
-class UsageCount:
-    """Adds up deltas to OpenAI's usage object."""
+def _caller(request: Request, fields: GenerationFields, arrival_s: float) -> Caller:
+    cache_salt = request.scope.get("state", {}).get("cache_salt", "")
+    return Caller(cache_salt, None if fields.deadline_s is None else arrival_s + fields.deadline_s)
 
-    def __init__(self, generation: Generation) -> None:
-        self._generation = generation
-        self._num_completion_tokens = 0
-        self._num_cached_tokens = [0] * len(generation.requests)
 
-    def add(self, index: int, delta: TextDelta) -> None:
-        """Count one delta."""
-        self._num_completion_tokens += len(delta.token_ids)
-        # Further choices find the prompt that the first one has just computed: not a saving that
-        # the client's earlier requests made.
-        if self._generation.requests[index].params.choice == 0 and delta.num_cached_tokens:
-            self._num_cached_tokens[index] = delta.num_cached_tokens
-
-    def total(self) -> Usage:
-        """The counts so far."""
-        num_prompt_tokens = self._generation.num_prompt_tokens
-        return Usage(
-            prompt_tokens=num_prompt_tokens,
-            completion_tokens=self._num_completion_tokens,
-            total_tokens=num_prompt_tokens + self._num_completion_tokens,
-            prompt_tokens_details=PromptTokensDetails(cached_tokens=sum(self._num_cached_tokens)),
-        )
+async def _lease(
+    context: ApiContext, fields: GenerationFields, caller: Caller, resources: AsyncExitStack
+) -> LoadedModel:
+    """The model, once it is loaded; a deadline does not wait for that longer than it has time."""
+    lease = context.manager.lease(fields.model, keep_alive_s=fields.keep_alive)
+    try:
+        async with asyncio.timeout_at(caller.deadline_s):
+            return await resources.enter_async_context(lease)
+    except TimeoutError:
+        raise Loading(
+            f"The model was not ready within deadline_s. Retry after {Loading.retry_after_s} s."
+        ) from None
 
 
 async def _events(
-    generation: Generation, answer_format: AnswerFormat, metrics: Metrics, fields: GenerationFields
+    generation: Generation, answer_format: AnswerFormat, metrics: Metrics
 ) -> AsyncGenerator[bytes]:
-    usage = UsageCount(generation)
+    count = TokenCount(generation)
+    timings: list[Timings | None] = []
     try:
         for chunk in answer_format.opening(len(generation.requests)):
             yield event(chunk)
         async with aclosing(generation.deltas(metrics)) as deltas:
             async for index, delta in deltas:
-                usage.add(index, delta)
-                token_ids = delta.token_ids if fields.return_token_ids else UNSET
-                if delta.text or token_ids:
-                    yield event(answer_format.text(index, delta.text, token_ids))
+                count.add(index, delta.generated)
+                if delta.generated.queue_position is not None:
+                    yield comment(f"queued {delta.generated.queue_position}")
+                elif (addition := answer_format.delta(index, delta)) is not None:
+                    yield event(addition)
                 if delta.finish_reason is not None:
+                    timings.append(delta.generated.timings)
                     yield event(answer_format.finish(index, delta.finish_reason))
-        if fields.include_usage:
-            yield event(answer_format.usage(usage.total()))
+        for chunk in answer_format.closing(count, slowest(timings)):
+            yield event(chunk)
         yield DONE
     except OndolError as error:
         yield event(error_body(error))
@@ -166,37 +147,15 @@ async def _whole(
     context: ApiContext,
     generation: Generation,
     answer_format: AnswerFormat,
-    fields: GenerationFields,
     headers: Mapping[str, str],
 ) -> Response:
     """The same deltas, collected; the client's departure or the daemon's end closes them."""
-    answer: msgspec.Struct | None = None
+    answer: Answer | None = None
     with anyio.CancelScope() as scope, context.lifecycle.cutting(scope):
-        collected = _collect(generation, answer_format, context.metrics, fields)
-        answer = await until_disconnect(request, scope, collected)
+        answer = await until_disconnect(request, scope, collect(generation, context.metrics))
     if answer is not None:
-        return Response(msgspec.json.encode(answer), headers=headers, media_type="application/json")
+        body = msgspec.json.encode(answer_format.whole(answer))
+        return Response(body, headers=headers, media_type="application/json")
     if context.lifecycle.is_cut:
         raise Draining(SHUTTING_DOWN)
     return Response(status_code=CLIENT_CLOSED_REQUEST)
-
-
-async def _collect(
-    generation: Generation, answer_format: AnswerFormat, metrics: Metrics, fields: GenerationFields
-) -> msgspec.Struct:
-    usage = UsageCount(generation)
-    token_ids: list[list[int]] = [[] for _ in generation.requests]
-    texts: list[list[str]] = [[] for _ in generation.requests]
-    reasons: dict[int, FinishReason] = {}
-    async with aclosing(generation.deltas(metrics)) as deltas:
-        async for index, delta in deltas:
-            usage.add(index, delta)
-            texts[index].append(delta.text)
-            token_ids[index] += delta.token_ids
-            if delta.finish_reason is not None:
-                reasons[index] = delta.finish_reason
-    choices = [
-        WholeChoice(index, "".join(parts), reasons[index], tuple(ids) if fields.return_token_ids else UNSET)
-        for index, (parts, ids) in enumerate(zip(texts, token_ids, strict=True))
-    ]
-    return answer_format.whole(choices, usage.total())

@@ -1,28 +1,25 @@
-"""The request fields that every generating endpoint shares, and what they mean to the engine.
+"""The request fields that every generating endpoint shares, and how they are written.
 
-Knows nothing about chat templates or answers. Invariant: ranges are checked here and only here;
-whatever passes is safe to compute. Ranges are OpenAI's, for its extensions vLLM's.
+Knows nothing about chat templates or answers; what the fields mean to a model is
+`service/sampling_options.py`'s. Invariant: ranges are checked here and only here; whatever passes is
+safe to compute. Ranges are OpenAI's, for its extensions vLLM's.
 """
 
-import secrets
 import unicodedata
-from typing import Annotated, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from ondol.engine.sampling_params import SamplingParams
-from ondol.errors import InvalidRequest, PromptTooLong
-from ondol.model_manager.manager import LoadedModel
+from ondol.api.body import OtherField, WireModel
+from ondol.config.durations import parse_duration
+from ondol.service.sampling_options import SamplingOptions
 
-MAX_CHOICES = 8
+MAX_CHOICES = 128
 MAX_LOGIT_BIASES = 1024
+MAX_LOGPROBS = 20
+MAX_DEADLINE_S = 24 * 3600
 MIN_INT64, MAX_INT64 = -(2**63), 2**63 - 1
-
-# No tokenizer has a longer piece (Llama-3's longest is 128 spaces), so a text with more bytes than
-# this per token of the context cannot fit, and need not be tokenized to be refused.
-MAX_BYTES_PER_TOKEN = 256
-
-Value = TypeVar("Value")
 
 
 def _bounded_biases(value: object) -> object:
@@ -30,6 +27,14 @@ def _bounded_biases(value: object) -> object:
     if isinstance(value, dict) and len(value) > MAX_LOGIT_BIASES:
         raise ValueError(f"at most {MAX_LOGIT_BIASES} tokens can be biased")
     return value
+
+
+def _keyed_by_token_ids(biases: dict[str, float]) -> dict[str, float]:
+    for key in biases:
+        # isdecimal alone lets other scripts' digits and endless ones through.
+        if not (key.isascii() and key.isdecimal() and len(key) <= len(str(MAX_INT64))):
+            raise ValueError(f"{key!r:.80} is no token id")
+    return biases
 
 
 def _composed(text: str) -> str:
@@ -43,22 +48,41 @@ StopStrings = Annotated[list[StopString], Field(max_length=4, fail_fast=True)]
 TokenId = Annotated[int, Field(ge=0)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
+Biases = Annotated[dict[str, Bias], BeforeValidator(_bounded_biases), AfterValidator(_keyed_by_token_ids)]
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}]}),
+]
 
+NO_BEARING = "has no bearing on the answer"
 
-class WireModel(BaseModel):
-    """Base of what clients send: strict types, unknown fields left alone."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+OTHER_FIELDS: Mapping[str, OtherField] = {
+    "user": OtherField("accepted", NO_BEARING),
+    "metadata": OtherField("accepted", NO_BEARING),
+    "service_tier": OtherField("accepted", "there is one tier"),
+    "safety_identifier": OtherField("accepted", NO_BEARING),
+    "prompt_cache_key": OtherField("accepted", "equal beginnings are found without it"),
+    "prompt_cache_retention": OtherField("accepted", "blocks stay until their memory is needed"),
+    "prompt_cache_options": OtherField("accepted", "blocks stay until their memory is needed"),
+    "store": OtherField("ignored", "nothing is stored", (None, False)),
+    "priority": OtherField("ignored", "requests are admitted in the order of arrival", (None, 0)),
+}
 
 
 class StreamOptions(WireModel):
-    """`include_usage` asks for one more chunk, with token counts, before the end."""
+    """What a stream tells besides text."""
 
-    include_usage: bool | None = None
+    include_usage: bool | None = Field(None, description="One more chunk, with token counts, before the end.")
+    include_timings: bool | None = Field(
+        None, description="The last chunk has `timings`: seconds queued, in prefill, in decode; tokens/s."
+    )
 
 
 class GenerationFields(WireModel):
     """Fields of /v1/chat/completions and /v1/completions alike; null means absent."""
+
+    other_fields: ClassVar[Mapping[str, OtherField]] = OTHER_FIELDS
 
     model: ModelName
     stream: bool | None = None
@@ -67,25 +91,32 @@ class GenerationFields(WireModel):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = Field(None, description="0 and -1 are off.")
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
-    logit_bias: Annotated[dict[str, Bias], BeforeValidator(_bounded_biases)] | None = None
+    logit_bias: Biases | None = Field(None, description="Token ids, as strings, to biases.")
     seed: Annotated[int, Field(ge=MIN_INT64, le=MAX_INT64)] | None = None
     stop: StopString | StopStrings | None = None
     min_tokens: Annotated[int, Field(ge=0)] | None = None
-    ignore_eos: bool | None = None
+    ignore_eos: bool | None = Field(None, description="Generate through end tokens.")
     stop_token_ids: Annotated[list[TokenId], Field(max_length=64, fail_fast=True)] | None = None
-    return_token_ids: bool | None = None
+    return_token_ids: bool | None = Field(None, description="Choices have `token_ids`.")
+    deadline_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S)] | None = Field(
+        None, description='Seconds from arrival; then the answer ends with what is there, as "length".'
+    )
+    keep_alive: Duration | None = Field(
+        None, description='How long the model stays loaded after this: seconds, "5m", -1 for always.'
+    )
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
-        """`stop` as a tuple, whichever way it was written."""
+        """`stop` as a tuple, whichever way it was written, and what a client mangled as it was meant."""
         if self.stop is None:
             return ()
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        written = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        return written + tuple(repaired for stop in written if (repaired := unmangled(stop)) is not None)
 
     @property
     def include_usage(self) -> bool:
@@ -93,97 +124,39 @@ class GenerationFields(WireModel):
         return bool(self.stream_options and self.stream_options.include_usage)
 
     @property
-    def asked_max_tokens(self) -> int | None:
-        """The limit that the client set on the answer, in tokens."""
-        return self.max_tokens
+    def include_timings(self) -> bool:
+        """Whether the answer tells where its time went."""
+        return bool(self.stream_options and self.stream_options.include_timings)
 
-    def sampling_params(
-        self, model: LoadedModel, num_prompt_tokens: int, prompt_param: str
-    ) -> SamplingParams:
-        """Parameters of choice 0, with the model's own defaults where the client says nothing.
-
-        Raises PromptTooLong (its param is `prompt_param`) and InvalidRequest.
-        """
-        defaults = model.defaults
-        max_tokens = self._max_tokens(model.max_model_len, num_prompt_tokens, prompt_param)
-        min_tokens = self.min_tokens or 0
-        if min_tokens > max_tokens:
-            raise InvalidRequest(
-                f"min_tokens is {min_tokens}, but the answer can have at most {max_tokens} tokens.",
-                param="min_tokens",
-            )
-        top_k = _first(self.top_k, defaults.top_k, 0)
-        vocab_size = model.vocab_size
-        return SamplingParams(
-            max_tokens=max_tokens,
-            temperature=_first(self.temperature, defaults.temperature, 1.0),
-            top_k=min(max(top_k, 0), vocab_size),
-            top_p=_first(self.top_p, defaults.top_p, 1.0),
-            min_p=_first(self.min_p, defaults.min_p, 0.0),
-            repetition_penalty=_first(self.repetition_penalty, defaults.repetition_penalty, 1.0),
-            presence_penalty=self.presence_penalty or 0.0,
-            frequency_penalty=self.frequency_penalty or 0.0,
-            logit_bias=_logit_bias(self.logit_bias or {}, vocab_size),
-            seed=_random_seed() if self.seed is None else self.seed,
-            min_tokens=min_tokens,
-            ignore_eos=bool(self.ignore_eos),
-            stop_token_ids=_token_ids(self.stop_token_ids or (), vocab_size, "stop_token_ids"),
-        )
-
-    def _max_tokens(self, max_model_len: int, num_prompt_tokens: int, prompt_param: str) -> int:
-        num_left = max_model_len - num_prompt_tokens
-        if num_left < 1:
-            raise PromptTooLong(num_prompt_tokens, max_model_len, param=prompt_param)
-        asked = self.asked_max_tokens
-        if asked is not None and asked > num_left:
-            raise PromptTooLong(num_prompt_tokens, max_model_len, asked, param=prompt_param)
-        return num_left if asked is None else asked
+    def sampling_options(self, **others: Any) -> SamplingOptions:  # noqa: ANN401 - SamplingOptions' own types
+        """The fields that choose tokens; `others` are those that endpoints spell differently."""
+        shared: dict[str, Any] = {
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "min_p": self.min_p,
+            "presence_penalty": self.presence_penalty,
+            "frequency_penalty": self.frequency_penalty,
+            "repetition_penalty": self.repetition_penalty,
+            "logit_bias": tuple((int(key), bias) for key, bias in (self.logit_bias or {}).items()),
+            "seed": self.seed,
+            "min_tokens": self.min_tokens,
+            "ignore_eos": bool(self.ignore_eos),
+            "stop_token_ids": tuple(self.stop_token_ids or ()),
+        }
+        return SamplingOptions(**shared | others)
 
 
-def check_text_size(text: str, max_model_len: int, param: str) -> None:
-    """Refuse a text that cannot fit before any work is spent on tokenizing it."""
-    num_bytes = len(text.encode("utf-8"))
-    if num_bytes > max_model_len * MAX_BYTES_PER_TOKEN:
-        raise InvalidRequest(
-            f"This model's maximum context length is {max_model_len} tokens. However, the prompt has "
-            f"{num_bytes} bytes, at least {-(-num_bytes // MAX_BYTES_PER_TOKEN)} tokens. "
-            "Shorten the prompt.",
-            param=param,
-            code="context_length_exceeded",
-        )
+def unmangled(text: str) -> str | None:
+    """What was meant by a text whose UTF-8 bytes a client read as Latin-1, as some do with stop strings.
 
-
-def check_token_ids(token_ids: list[int], vocab_size: int, param: str) -> None:
-    """Raise InvalidRequest naming the first id that the model does not have."""
-    _token_ids(token_ids, vocab_size, param)
-
-
-def _first(asked: Value | None, default: Value | None, otherwise: Value) -> Value:
-    if asked is not None:
-        return asked
-    return otherwise if default is None else default
-
-
-def _random_seed() -> int:
-    return secrets.randbits(64) + MIN_INT64
-
-
-def _token_ids(token_ids: list[int] | tuple[int, ...], vocab_size: int, param: str) -> tuple[int, ...]:
-    for token_id in token_ids:
-        if not 0 <= token_id < vocab_size:
-            raise InvalidRequest(
-                f"Token id {token_id} is not in the vocabulary; ids run from 0 to {vocab_size - 1}.",
-                param=param,
-            )
-    return tuple(token_ids)
-
-
-def _logit_bias(biases: dict[str, float], vocab_size: int) -> tuple[tuple[int, float], ...]:
-    parsed: list[tuple[int, float]] = []
-    for key, bias in biases.items():
-        # isdecimal alone lets other scripts' digits and endless ones through.
-        if not (key.isascii() and key.isdecimal() and len(key) <= len(str(MAX_INT64))):
-            raise InvalidRequest(f"logit_bias has a key that is no token id: {key!r:.80}", param="logit_bias")
-        parsed.append((int(key), bias))
-    _token_ids(tuple(token_id for token_id, _ in parsed), vocab_size, "logit_bias")
-    return tuple(parsed)
+    None unless the bytes are UTF-8 and make Hangul, Han, kana or another wide character: text that is
+    Latin-1 by intention is never that.
+    """
+    try:
+        meant = text.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return None
+    is_wide = any(unicodedata.east_asian_width(character) in "WF" for character in meant)
+    return unicodedata.normalize("NFC", meant) if is_wide else None

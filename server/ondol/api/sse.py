@@ -35,6 +35,11 @@ def event(payload: msgspec.Struct) -> bytes:
     return b"data: " + msgspec.json.encode(payload) + b"\n\n"
 
 
+def comment(text: str) -> bytes:
+    """One line that clients skip and people read."""
+    return b": " + text.encode("utf-8") + b"\n\n"
+
+
 class EventStream(EventSourceResponse):
     """A streamed answer that owns the events' generator and the resources behind it.
 

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.anyio
 
 USER = {"role": "user", "content": "hi"}
 CHAT = {"model": "tiny", "messages": [USER]}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 
 MALFORMED_BODIES = {
     "nothing": b"",
@@ -77,7 +78,7 @@ WRONG_CHAT_FIELDS = [
     ({"stream_options": True}, "stream_options"),
     ({"stream_options": {"include_usage": "yes"}}, "stream_options.include_usage"),
     ({"n": 0}, "n"),
-    ({"n": 9}, "n"),
+    ({"n": 129}, "n"),
     ({"n": "1"}, "n"),
     ({"n": 1.0}, "n"),
     ({"n": True}, "n"),
@@ -119,10 +120,53 @@ WRONG_CHAT_FIELDS = [
     ({"stop_token_ids": [-1]}, "stop_token_ids[0]"),
     ({"stop_token_ids": [10**6]}, "stop_token_ids"),
     ({"stop_token_ids": list(range(100))}, "stop_token_ids"),
-    ({"logprobs": True}, "logprobs"),
+    ({"logprobs": 1}, "logprobs"),
     ({"top_logprobs": 5}, "top_logprobs"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     ({"modalities": ["audio"]}, "modalities"),
+    ({"audio": {"voice": "alloy"}}, "audio"),
+    ({"deadline_s": 0}, "deadline_s"),
+    ({"keep_alive": "soon"}, "keep_alive"),
+    ({"keep_alive": [1]}, "keep_alive"),
+    ({"messages": [{"role": "tool", "content": "3"}]}, "messages[0]"),
+    ({"messages": [{"role": "function", "content": "3"}]}, "messages[0]"),
+    ({"messages": [{"role": "assistant", "tool_calls": [{"id": "a"}]}]}, "messages[0].tool_calls[0].type"),
+    (
+        {
+            "messages": [
+                {
+                    "role": "assistant",
+                    "tool_calls": [
+                        {"id": "a", "type": "function", "function": {"name": "f", "arguments": {}}}
+                    ],
+                }
+            ]
+        },
+        "messages[0].tool_calls[0].function.arguments",
+    ),
+    (
+        {"messages": [{"role": "assistant", "content": [{"type": "refusal"}]}]},
+        "messages[0].content[0].refusal",
+    ),
+    ({"tools": [{"type": "function"}]}, "tools[0].function"),
+    ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type"),
+    ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+    ({"tools": [TOOL, TOOL]}, "tools"),
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"tools": [TOOL], "tool_choice": "always"}, "tool_choice"),
+    ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice"),
+    ({"continue_final_message": True}, "continue_final_message"),
+    (
+        {
+            "messages": [USER, {"role": "assistant", "content": "on"}],
+            "continue_final_message": True,
+            "add_generation_prompt": True,
+        },
+        "continue_final_message",
+    ),
+    ({"chat_template_kwargs": {"messages": "x"}}, "chat_template_kwargs"),
+    ({"chat_template_kwargs": {"bos_token": "x"}}, "chat_template_kwargs"),
+    ({"chat_template_kwargs": {"a": [1]}}, "chat_template_kwargs.a"),
 ]
 
 WRONG_COMPLETION_FIELDS = [
@@ -137,9 +181,14 @@ WRONG_COMPLETION_FIELDS = [
     ({"prompt": ["a", ""]}, "prompt"),
     ({"prompt": ["a"] * 65}, "prompt"),
     ({"prompt": [10**9]}, "prompt"),
-    ({"logprobs": 0}, "logprobs"),
-    ({"best_of": 2}, "best_of"),
-    ({"echo": True}, "echo"),
+    ({"prompt": ["a"] * 64, "n": 3}, "prompt"),
+    ({"logprobs": True}, "logprobs"),
+    ({"logprobs": 21}, "logprobs"),
+    ({"best_of": 21}, "best_of"),
+    ({"best_of": 2, "n": 3}, "best_of"),
+    ({"best_of": 2, "stream": True}, "best_of"),
+    ({"echo": 1}, "echo"),
+    ({"max_tokens": 0}, "max_tokens"),
     ({"suffix": "end"}, "suffix"),
 ]
 
@@ -201,6 +250,15 @@ NEUTRAL_FIELDS = {
     "service_tier": "auto",
     "store": False,
     "stream_options": None,
+    "safety_identifier": "x",
+    "prompt_cache_key": "x",
+    "verbosity": "medium",
+    "audio": None,
+    "tools": [],
+    "tool_choice": "none",
+    "modalities": ["text"],
+    "keep_alive": "5m",
+    "deadline_s": 60,
 }
 
 
@@ -215,16 +273,19 @@ async def test_fields_that_ask_for_nothing_are_accepted_without_a_word(door: Fro
 async def test_unknown_fields_are_ignored_and_named_in_a_header(door: FrontDoor):
     door.engine.script = lambda call: call.feed([5], "length")
     extra = {
-        "tools": [{"type": "function"}],
+        "tools": [TOOL],
         "tool_choice": "auto",
         "mirostat": 2,
+        "priority": 1,
+        "store": True,
+        "reasoning_effort": "low",
         "evil\r\nname": 1,
         "이름": 1,
     }
     async with door.client() as client:
         answer = await client.post("/v1/chat/completions", json=CHAT | extra)
     assert answer.status_code == 200
-    assert answer.headers["x-ondol-ignored"] == "mirostat, tool_choice, tools"
+    assert answer.headers["x-ondol-ignored"] == "mirostat, priority, reasoning_effort, store, tools"
 
 
 JSON = st.recursive(
@@ -232,7 +293,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
-FIELD_NAMES = sorted({*ChatCompletionRequest.model_fields, *CompletionRequest.model_fields, "logprobs", "x"})
+FIELD_NAMES = sorted(
+    {*ChatCompletionRequest.model_fields, *CompletionRequest.model_fields, "audio", "suffix", "x"}
+)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
