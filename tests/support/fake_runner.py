@@ -5,9 +5,10 @@ history back through its block table. A block that is shared wrongly, overwritte
 changes the tokens, as it would with a real model.
 """
 
-from ondol.engine.batch import Batch
+from ondol.engine.batch import Batch, StepResult
 
 VOCAB_SIZE = 97
+NOT_FINITE = "the model computed logits that are not finite"
 
 
 def next_token(history: tuple[int, ...]) -> int:
@@ -41,7 +42,7 @@ class FakeRunner:
         self.num_steps = 0
         self.failing_tokens: frozenset[int] = frozenset()
 
-    def run(self, batch: Batch) -> list[int | None]:
+    def run(self, batch: Batch) -> StepResult:
         """Store the batch's tokens, read every history back, answer from what was read."""
         self.num_steps += 1
         assert 0 < batch.num_tokens <= self._max_num_batched_tokens
@@ -49,7 +50,9 @@ class FakeRunner:
             for position in range(item.start, item.stop):
                 block = item.request.block_ids[position // self._block_size]
                 self._cache[block][position % self._block_size] = item.request.token_ids[position]
-        return [self._answer(item.request.block_ids, item.stop) for item in batch.sampling()]
+        token_ids = [self._answer(item.request.block_ids, item.stop) for item in batch.sampling()]
+        failed = [item for item, token in zip(batch.sampling(), token_ids, strict=True) if token is None]
+        return StepResult(token_ids, {item.request.request_id: NOT_FINITE for item in failed})
 
     def _answer(self, block_ids: list[int], stop: int) -> int | None:
         history = []

@@ -3,8 +3,10 @@
 Plain data between the scheduler, which fills it, and the model runner, which turns it into tensors.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from ondol.engine.messages import TokenLogprob
 from ondol.engine.request import Request
 
 
@@ -22,9 +24,21 @@ class ScheduledRequest:
         return self.start + self.num_tokens
 
     @property
-    def samples(self) -> bool:
-        """Whether the last computed token is the last known one, so that a new one is sampled."""
+    def completes(self) -> bool:
+        """Whether the last computed token is the last known one."""
         return self.stop == self.request.num_tokens
+
+    @property
+    def samples(self) -> bool:
+        """Whether a new token is sampled: all known ones are computed, and the request wants one."""
+        return self.completes and self.request.params.max_tokens > 0
+
+    def prompt_logprob_positions(self) -> range:
+        """Computed positions whose logits tell how likely the prompt's next token was, and are wanted."""
+        known = self.request.prompt_logprobs
+        if known is None:
+            return range(0)
+        return range(max(self.start, len(known) - 1), min(self.stop, self.request.num_prompt_tokens - 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +55,20 @@ class Batch:
     def sampling(self) -> tuple[ScheduledRequest, ...]:
         """The entries that get a new token, in batch order."""
         return tuple(item for item in self.scheduled if item.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What computing a batch gave.
+
+    Attributes:
+        token_ids: one sampled id per entry of `Batch.sampling()`; None where there is an error.
+        errors: reasons by request id; each ends its request alone.
+        logprobs: of the sampled tokens, by request id, where asked for.
+        prompt_logprobs: of `ScheduledRequest.prompt_logprob_positions`, by request id, in order.
+    """
+
+    token_ids: list[int | None]
+    errors: Mapping[str, str] = field(default_factory=dict)
+    logprobs: Mapping[str, TokenLogprob] = field(default_factory=dict)
+    prompt_logprobs: Mapping[str, list[TokenLogprob]] = field(default_factory=dict)

@@ -82,7 +82,8 @@ class BlockManager:
         request.num_computed_tokens = num_hit
         if request.num_cached_tokens is None:  # first admission; a resumed request is no new lookup
             request.num_cached_tokens = min(num_hit, request.num_prompt_tokens)
-            self.prefix_stats.query_tokens += request.num_prompt_tokens
+            if not request.needs_prompt_logprobs:  # which looks nothing up
+                self.prefix_stats.query_tokens += request.num_prompt_tokens
             self.prefix_stats.hit_tokens += request.num_cached_tokens
         self._grow(request, request.num_tokens)
 
@@ -123,7 +124,7 @@ class BlockManager:
 
     def _find_cached_blocks(self, request: Request) -> list[int]:
         """Longest run of cached blocks from the start; leaves at least one token to compute."""
-        if not self.enable_prefix_caching:
+        if not self.enable_prefix_caching or request.needs_prompt_logprobs:
             return []
         num_usable = (request.num_tokens - 1) // self.block_size
         self._extend_hashes(request, num_usable)

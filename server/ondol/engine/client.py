@@ -257,7 +257,10 @@ class EngineClient:
         assert num_known >= 0, "the engine skipped tokens"
         if num_known:
             output = msgspec.structs.replace(
-                output, first_index=len(request.output_ids), token_ids=output.token_ids[num_known:]
+                output,
+                first_index=len(request.output_ids),
+                token_ids=output.token_ids[num_known:],
+                logprobs=output.logprobs[num_known:],
             )
         request.output_ids.extend(output.token_ids)
         request.outputs.put_nowait(output)

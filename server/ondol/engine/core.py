@@ -6,18 +6,20 @@ or sockets. Invariant: after `abort`, a request holds no block and yields no out
 
 from typing import Protocol
 
-from ondol.engine.batch import Batch
+from ondol.engine.batch import Batch, StepResult
 from ondol.engine.block_manager import BlockManager
+from ondol.engine.grammar_compiler import GrammarQueue
 from ondol.engine.messages import AddRequest, EngineStats, TokenOutput
+from ondol.engine.queue_notices import QueueNotices
 from ondol.engine.request import Request
-from ondol.engine.scheduler import Scheduler
+from ondol.engine.scheduler import Scheduler, error_output
 
 
 class Runner(Protocol):
     """What the core needs of a model runner; tests put a scripted one in its place."""
 
-    def run(self, batch: Batch) -> list[int | None]:
-        """Compute a batch; one token id per sampling entry, None where logits were not finite."""
+    def run(self, batch: Batch) -> StepResult:
+        """Compute a batch."""
         ...
 
 
@@ -31,6 +33,7 @@ class EngineCore:
         end_token_ids: ids that end a generation unless the request ignores them.
         max_model_len: tokens of prompt plus output.
         vocab_size: rows of the model's vocabulary; ids beyond it are refused.
+        grammars: where constrained requests wait for their grammar; None refuses them.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class EngineCore:
         end_token_ids: frozenset[int],
         max_model_len: int,
         vocab_size: int,
+        grammars: GrammarQueue | None = None,
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
@@ -49,11 +53,18 @@ class EngineCore:
         self._end_token_ids = frozenset(token for token in end_token_ids if token < vocab_size)
         self._max_model_len = max_model_len
         self._vocab_size = vocab_size
+        self._grammars = grammars
+        self._notices = QueueNotices()
 
     @property
     def has_work(self) -> bool:
-        """Whether a step would do anything."""
+        """Whether a step would compute anything."""
         return self._scheduler.has_work
+
+    @property
+    def is_compiling(self) -> bool:
+        """Whether a grammar is being compiled: a later step will have work that no message brings."""
+        return bool(self._grammars)
 
     def add(self, message: AddRequest) -> list[TokenOutput]:
         """Queue a request; returns an error output at once if it can never run."""
@@ -70,18 +81,24 @@ class EngineCore:
                 )
             ]
         end_token_ids = frozenset(params.stop_token_ids)
-        if not params.ignore_eos:
+        # A grammar allows an end token where it is complete and nowhere else.
+        if not params.ignore_eos or params.grammar is not None:
             end_token_ids |= self._end_token_ids
-        self._scheduler.add(
-            Request(
-                request_id=message.request_id,
-                token_ids=[*message.prompt_ids, *message.output_ids],
-                num_prompt_tokens=num_prompt_tokens,
-                params=params,
-                end_token_ids=end_token_ids,
-                cache_salt=message.cache_salt,
-            )
+        # Resumed requests have sent what they know of their prompt.
+        wants_prompt_logprobs = params.prompt_logprobs is not None and not message.output_ids
+        request = Request(
+            request_id=message.request_id,
+            token_ids=[*message.prompt_ids, *message.output_ids],
+            num_prompt_tokens=num_prompt_tokens,
+            params=params,
+            end_token_ids=end_token_ids,
+            cache_salt=message.cache_salt,
+            prompt_logprobs=[None] if wants_prompt_logprobs else None,
         )
+        if params.grammar is not None and self._grammars is not None:
+            self._grammars.add(request)
+        else:
+            self._scheduler.add(request)
         return []
 
     def _reason_to_refuse(self, message: AddRequest) -> str | None:
@@ -92,6 +109,8 @@ class EngineCore:
                 f"a prompt of {num_prompt_tokens} tokens with {params.max_tokens} to generate "
                 f"does not fit the context of {self._max_model_len} tokens"
             )
+        if params.grammar is not None and self._grammars is None:
+            return "this engine has no tokenizer, which a grammar needs"
         biased = (token for token, _ in params.logit_bias)
         for token in (*message.prompt_ids, *message.output_ids, *params.stop_token_ids, *biased):
             if not 0 <= token < self._vocab_size:
@@ -101,25 +120,40 @@ class EngineCore:
     def abort(self, request_id: str) -> None:
         """Forget a request and free its blocks now; unknown ids are ignored."""
         self._scheduler.abort(request_id)
+        if self._grammars is not None:
+            self._grammars.remove(request_id)
 
     def step(self) -> list[TokenOutput]:
         """Schedule, run, update. An exception while running ends the batch's requests, nobody else."""
+        outputs = self._take_compiled()
         batch = self._scheduler.schedule()
+        outputs += self._notices.take(self._scheduler.waiting)
         if not batch.scheduled:
-            return []
+            return outputs
         try:
-            token_ids = self._runner.run(batch)
+            result = self._runner.run(batch)
         except (RuntimeError, ValueError, IndexError) as error:
             reason = f"the engine failed on this request's step: {error}"
-            return self._scheduler.fail((item.request for item in batch.scheduled), reason)
-        return self._scheduler.update(batch, token_ids)
+            return outputs + self._scheduler.fail((item.request for item in batch.scheduled), reason)
+        return outputs + self._scheduler.update(batch, result)
+
+    def _take_compiled(self) -> list[TokenOutput]:
+        """Queue the requests whose grammar is there; end those whose grammar failed."""
+        outputs: list[TokenOutput] = []
+        if self._grammars is not None:
+            for request, reason in self._grammars.take_done():
+                if reason is None:
+                    self._scheduler.add(request)
+                else:
+                    outputs.append(error_output(request, reason))
+        return outputs
 
     def stats(self) -> EngineStats:
         """State after the last step."""
         prefix = self._block_manager.prefix_stats
         return EngineStats(
             num_running=len(self._scheduler.running),
-            num_waiting=len(self._scheduler.waiting),
+            num_waiting=len(self._scheduler.waiting) + len(self._grammars or ()),
             num_blocks=self._block_manager.num_blocks,
             num_used_blocks=self._block_manager.num_used_blocks,
             prefix_query_tokens=prefix.query_tokens,

@@ -3,13 +3,21 @@
 The only part of the engine above which torch is unknown. Knows nothing about scheduling.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from ondol.engine.batch import Batch, ScheduledRequest
+from ondol.engine.batch import Batch, ScheduledRequest, StepResult
+from ondol.engine.grammar import MaskFiller
+from ondol.engine.logprobs import token_logprobs
+from ondol.engine.messages import TokenLogprob
+from ondol.engine.request import Request
 from ondol.engine.sampler import Sampler
 from ondol.kernels.paged_attention import AttentionMetadata, DecodeGroup, PagedKVCache, PrefillSpan
 from ondol.modeling.loading import Model
+
+NOT_FINITE = "the model computed logits that are not finite"
 
 
 class ModelRunner:
@@ -23,35 +31,61 @@ class ModelRunner:
     """
 
     def __init__(self, model: Model, cache: PagedKVCache, sampler: Sampler, device: torch.device) -> None:
+        self._masks = MaskFiller(sampler.vocab_size)
         self._model = model
         self._cache = cache
         self._sampler = sampler
         self._device = device
 
     @torch.inference_mode()
-    def run(self, batch: Batch) -> list[int | None]:
-        """Compute a batch; one token id per sampling entry, None where its logits were not finite."""
+    def run(self, batch: Batch) -> StepResult:
+        """Compute a batch."""
+        requests = [item.request for item in batch.sampling()]
+        pending_masks = self._masks.start([request.matcher for request in requests])
+        logits = self._forward(batch)
+        prompt_logits = logits[len(requests) :]
+        logits = logits[: len(requests)]
+        # Copied before the sampler changes them, and only where somebody asks.
+        asking = [row for row, request in enumerate(requests) if request.params.logprobs is not None]
+        raw_logits = logits[asking] if asking else None
+        masks = None if pending_masks is None else pending_masks.result()
+        token_ids = self._sampler.sample(logits, requests, masks) if requests else []
+        errors = {
+            request.request_id: NOT_FINITE
+            for request, token_id in zip(requests, token_ids, strict=True)
+            if token_id is None
+        }
+        errors |= _grammar_errors(requests)
+        logprobs = {}
+        if raw_logits is not None:
+            chosen = [(requests[row], token_ids[row]) for row in asking]
+            logprobs = _chosen_logprobs(raw_logits, chosen)
+        prompt_logprobs = {}
+        if len(prompt_logits):
+            prompt_logprobs = _prompt_logprobs(prompt_logits, batch, errors)
+        return StepResult(token_ids, errors, logprobs, prompt_logprobs)
+
+    def _forward(self, batch: Batch) -> Tensor:
+        """Logits of the rows that sample, then of those whose prompt's log-probabilities are wanted."""
         token_ids: list[int] = []
         positions: list[int] = []
         sample_rows: list[int] = []
+        prompt_rows: list[int] = []
         for item in batch.scheduled:
+            first_row = len(token_ids) - item.start
             token_ids.extend(item.request.token_ids[item.start : item.stop])
             positions.extend(range(item.start, item.stop))
             if item.samples:
                 sample_rows.append(len(token_ids) - 1)
+            prompt_rows.extend(first_row + position for position in item.prompt_logprob_positions())
         self._clear_begun_blocks(batch)
-        metadata = self._build_metadata(batch)
-        logits = self._model.forward(
+        return self._model.forward(
             self._tensor(token_ids),
             self._tensor(positions),
             self._cache,
-            metadata,
-            self._tensor(sample_rows),
+            self._build_metadata(batch),
+            self._tensor(sample_rows + prompt_rows),
         )
-        sampling = batch.sampling()
-        if not sampling:
-            return []
-        return self._sampler.sample(logits, [item.request for item in sampling])
 
     def _clear_begun_blocks(self, batch: Batch) -> None:
         """Zero the blocks that this step begins and does not fill.
@@ -113,3 +147,47 @@ class ModelRunner:
 
     def _tensor(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self._device)
+
+
+def _grammar_errors(requests: Sequence[Request]) -> dict[str, str]:
+    """Requests whose grammar could not tell what may come next."""
+    return {
+        request.request_id: f"the grammar could not be followed further: {request.matcher.error}"
+        for request in requests
+        if request.matcher is not None and request.matcher.error is not None
+    }
+
+
+def _chosen_logprobs(
+    raw_logits: Tensor, chosen: Sequence[tuple[Request, int | None]]
+) -> dict[str, TokenLogprob]:
+    """Of the sampled tokens; a row without one holds no finite logits, and its request ends."""
+    found = token_logprobs(
+        raw_logits,
+        [token_id or 0 for _, token_id in chosen],
+        [request.params.logprobs or 0 for request, _ in chosen],
+    )
+    return {
+        request.request_id: logprob
+        for (request, token_id), logprob in zip(chosen, found, strict=True)
+        if token_id is not None
+    }
+
+
+def _prompt_logprobs(logits: Tensor, batch: Batch, errors: dict[str, str]) -> dict[str, list[TokenLogprob]]:
+    """Of the prompt tokens that this step reached; adds to `errors` whose logits are not finite."""
+    found: dict[str, list[TokenLogprob]] = {}
+    start = 0
+    for item in batch.scheduled:
+        request, positions = item.request, item.prompt_logprob_positions()
+        rows = logits[start : start + len(positions)]
+        start += len(positions)
+        if not positions:
+            continue
+        if not bool(torch.isfinite(rows.amax(dim=-1)).all()):
+            errors[request.request_id] = NOT_FINITE
+            continue
+        token_ids = request.token_ids[positions.start + 1 : positions.stop + 1]
+        num_top = [request.params.prompt_logprobs or 0] * len(token_ids)
+        found[request.request_id] = token_logprobs(rows, token_ids, num_top)
+    return found

@@ -7,7 +7,8 @@ Knows nothing about scheduling policy or tensors. Invariant: `num_computed_token
 from array import array
 from dataclasses import dataclass, field
 
-from ondol.engine.messages import FinishReason
+from ondol.engine.grammar import TokenMatcher
+from ondol.engine.messages import FinishReason, TokenLogprob
 from ondol.engine.sampling_params import SamplingParams
 
 
@@ -24,6 +25,9 @@ class Request:
         block_hashes: chained hashes of the leading full blocks of `token_ids`, as far as computed.
         num_registered_blocks: leading blocks that the prefix cache already knows.
         end_token_ids: ids that end this request with finish_reason "stop".
+        matcher: state of the request's grammar; None if it has none.
+        prompt_logprobs: of the leading prompt tokens, as far as computed; None if nobody waits for them.
+        started_s: monotonic time of the first admission.
     """
 
     request_id: str
@@ -37,6 +41,9 @@ class Request:
     block_ids: list[int] = field(default_factory=list)
     block_hashes: list[bytes] = field(default_factory=list)
     num_registered_blocks: int = 0
+    matcher: TokenMatcher | None = None
+    prompt_logprobs: list[TokenLogprob | None] | None = None
+    started_s: float | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -53,6 +60,11 @@ class Request:
         """Known tokens that still need a forward pass; 1 while decoding."""
         return len(self.token_ids) - self.num_computed_tokens
 
+    @property
+    def needs_prompt_logprobs(self) -> bool:
+        """Whether prompt tokens must be computed whose keys and values the cache may hold already."""
+        return self.prompt_logprobs is not None and len(self.prompt_logprobs) < self.num_prompt_tokens
+
     def output_ids(self) -> list[int]:
         """The generated tokens, copied."""
         return self.token_ids[self.num_prompt_tokens :]
@@ -61,10 +73,27 @@ class Request:
         """The ids of a range as bytes, for hashing."""
         return array("q", self.token_ids[start:stop]).tobytes()
 
+    def add_output_token(self, token_id: int) -> str | None:
+        """Add a sampled token; adds nothing and returns the reason if the grammar cannot follow it."""
+        if self.matcher is not None:
+            self.matcher.advance([token_id])
+            if self.matcher.error is not None:
+                return f"the grammar cannot go on: {self.matcher.error}"
+        self.token_ids.append(token_id)
+        return None
+
+    def add_prompt_logprobs(self, logprobs: list[TokenLogprob]) -> None:
+        """Add those of the next prompt tokens; an empty list for a request that wants none."""
+        if logprobs:
+            assert self.prompt_logprobs is not None, "nobody asked for them"
+            self.prompt_logprobs.extend(logprobs)
+
     def finish_reason(self) -> FinishReason | None:
         """Whether the newest output token ends the request, and why."""
         if self.num_output_tokens == 0:
-            return None
+            return "length" if self.params.max_tokens == 0 else None
+        if self.matcher is not None and self.matcher.is_complete:
+            return "stop"
         if self.token_ids[-1] in self.end_token_ids and self.num_output_tokens > self.params.min_tokens:
             return "stop"
         if self.num_output_tokens >= self.params.max_tokens:

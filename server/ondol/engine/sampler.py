@@ -5,7 +5,7 @@ id): a request's tokens do not depend on what else is in the batch, and a replay
 continues with the same tokens. Penalties and bans are functions of the ids so far. Knows nothing
 about scheduling.
 
-Order, as in transformers: bias, penalties, bans, temperature, top-k, top-p, min-p.
+Order, as in transformers: grammar, bias, penalties, bans, temperature, top-k, top-p, min-p.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ondol.engine.grammar import RowMasks
 from ondol.engine.request import Request
 
 MASK_32 = 0xFFFFFFFF
@@ -42,14 +43,25 @@ class Sampler:
         # An odd multiplier spreads neighbouring ids over all 32 bits before the first mixing.
         return cls(_mix(_as_int32(ids * 0x9E3779B1)))
 
-    def sample(self, logits: Tensor, requests: Sequence[Request]) -> list[int | None]:
+    @property
+    def vocab_size(self) -> int:
+        """Columns of the logits."""
+        return len(self.token_noise)
+
+    def sample(
+        self, logits: Tensor, requests: Sequence[Request], masks: RowMasks | None = None
+    ) -> list[int | None]:
         """One token id per row; None where the logits hold NaN or infinity.
 
         Args:
             logits: [B, vocab_size] float32; changed in place.
             requests: the B requests whose next token is chosen.
+            masks: what the rows with a grammar may choose; None if there are none.
         """
         finite = torch.isfinite(logits.amax(dim=-1)).tolist()
+        if masks is not None:
+            allowed = torch.from_numpy(masks.allowed).to(logits.device)
+            logits[masks.rows] = logits[masks.rows].masked_fill_(~allowed, NEVER)
         for row, request in zip(logits, requests, strict=True):
             _apply_penalties(row, request)
         random_rows = [
@@ -131,7 +143,8 @@ def _apply_penalties(row: Tensor, request: Request) -> None:
         output = torch.tensor(request.output_ids(), device=row.device)
         seen, counts = torch.unique(output, return_counts=True)
         row[seen] -= params.presence_penalty + params.frequency_penalty * counts
-    if request.num_output_tokens < params.min_tokens and request.end_token_ids:
+    # A grammar decides itself where an end is possible, and there it may be the only choice.
+    if request.num_output_tokens < params.min_tokens and request.end_token_ids and request.matcher is None:
         row[sorted(request.end_token_ids)] = NEVER
 
 

@@ -10,16 +10,43 @@ none is left the last admitted request gives its blocks up and is recomputed lat
 running request can always proceed, therefore every request ends.
 """
 
+import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from ondol.engine.batch import Batch, ScheduledRequest
+from ondol.engine.batch import Batch, ScheduledRequest, StepResult
 from ondol.engine.block_manager import BlockManager
 from ondol.engine.messages import TokenOutput
 from ondol.engine.request import Request
 
 # Share of the pool that an admission leaves free for the growth of those already running.
 WATERMARK = 0.01
+
+
+@dataclass(slots=True)
+class StepBudget:
+    """What is left of a step.
+
+    Attributes:
+        num_tokens: tokens that may still be computed.
+        num_prompt_logits: rows of logits that may still be asked of prompts; a row is as wide as the
+            vocabulary, so a step's are bounded.
+    """
+
+    num_tokens: int
+    num_prompt_logits: int
+
+    def share_of(self, request: Request) -> int:
+        """Tokens of a request that may be computed now."""
+        num_tokens = min(request.num_uncomputed_tokens, self.num_tokens)
+        return min(num_tokens, self.num_prompt_logits) if request.needs_prompt_logprobs else num_tokens
+
+    def take(self, request: Request, num_tokens: int) -> None:
+        """Subtract what a request was given."""
+        self.num_tokens -= num_tokens
+        if request.needs_prompt_logprobs:
+            self.num_prompt_logits -= num_tokens
 
 
 class Scheduler:
@@ -29,13 +56,21 @@ class Scheduler:
         block_manager: the pool.
         max_num_seqs: requests that run at once.
         max_num_batched_tokens: token budget of a step.
+        max_prompt_logits: of these, tokens of prompts whose log-probabilities are wanted.
     """
 
-    def __init__(self, block_manager: BlockManager, max_num_seqs: int, max_num_batched_tokens: int) -> None:
+    def __init__(
+        self,
+        block_manager: BlockManager,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        max_prompt_logits: int = 512,
+    ) -> None:
         self.block_manager = block_manager
         # A step must be able to decode every running request.
         self.max_num_seqs = min(max_num_seqs, max_num_batched_tokens)
         self.max_num_batched_tokens = max_num_batched_tokens
+        self.max_prompt_logits = max_prompt_logits
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
         self.num_preemptions = 0
@@ -60,39 +95,53 @@ class Scheduler:
     def schedule(self) -> Batch:
         """Choose the next step's work: decodes, then running prefills, then admissions."""
         scheduled = self._schedule_decodes()
-        budget = self.max_num_batched_tokens - len(scheduled)
+        budget = StepBudget(self.max_num_batched_tokens - len(scheduled), self.max_prompt_logits)
         for request in self.running:
-            if request.num_uncomputed_tokens > 1 and budget > 0:
-                budget -= self._schedule_chunk(request, budget, scheduled)
-        while budget > 0 and self._can_admit_next():
+            if request.num_uncomputed_tokens > 1:
+                self._schedule_chunk(request, budget, scheduled)
+        while self._can_admit_next() and budget.share_of(self.waiting[0]) > 0:
             request = self.waiting.popleft()
             self.block_manager.admit(request)
             self.running.append(request)
-            budget -= self._schedule_chunk(request, budget, scheduled)
+            if request.started_s is None:
+                request.started_s = time.monotonic()
+            self._schedule_chunk(request, budget, scheduled)
         return Batch(tuple(scheduled))
 
-    def update(self, batch: Batch, token_ids: Sequence[int | None]) -> list[TokenOutput]:
-        """Take in a step's result.
+    def update(self, batch: Batch, result: StepResult) -> list[TokenOutput]:
+        """Take in a step's result; a request that it names an error for ends alone.
 
         Args:
             batch: what was computed.
-            token_ids: one sampled id per entry of `batch.sampling()`; None where the logits were
-                not finite, which ends that request alone with an error.
+            result: what came of it.
         """
+        outputs = []
+        token_ids = iter(result.token_ids)
         for item in batch.scheduled:
-            item.request.num_computed_tokens = item.stop
-            self.block_manager.register_computed(item.request)
-        sampling = batch.sampling()
-        return [
-            self._take_token(item.request, token) for item, token in zip(sampling, token_ids, strict=True)
-        ]
+            request = item.request
+            completes = item.completes
+            token_id = next(token_ids) if item.samples else None
+            request.num_computed_tokens = item.stop
+            self.block_manager.register_computed(request)
+            request.add_prompt_logprobs(result.prompt_logprobs.get(request.request_id, []))
+            error = result.errors.get(request.request_id)
+            if error is None and token_id is not None:
+                error = request.add_output_token(token_id)
+            elif error is not None and token_id is None:
+                # What it computed is not to be found by others.
+                self.block_manager.forget(request)
+            if error is not None:
+                outputs += self.fail([request], error)
+            elif completes:
+                outputs.append(self._output(request, token_id, result))
+        return outputs
 
     def fail(self, requests: Iterable[Request], reason: str) -> list[TokenOutput]:
         """End requests with an error; their neighbours go on."""
         outputs = []
         for request in requests:
             self._remove(request)
-            outputs.append(_error_output(request, reason))
+            outputs.append(error_output(request, reason))
         return outputs
 
     def _schedule_decodes(self) -> list[ScheduledRequest]:
@@ -128,27 +177,34 @@ class Scheduler:
         reserved = int(self.block_manager.num_blocks * WATERMARK) if self.running else 0
         return self.block_manager.can_admit(self.waiting[0], reserved)
 
-    def _schedule_chunk(self, request: Request, budget: int, scheduled: list[ScheduledRequest]) -> int:
-        num_tokens = min(request.num_uncomputed_tokens, budget)
-        scheduled.append(ScheduledRequest(request, request.num_computed_tokens, num_tokens))
-        return num_tokens
+    def _schedule_chunk(
+        self, request: Request, budget: StepBudget, scheduled: list[ScheduledRequest]
+    ) -> None:
+        num_tokens = budget.share_of(request)
+        if num_tokens > 0:
+            budget.take(request, num_tokens)
+            scheduled.append(ScheduledRequest(request, request.num_computed_tokens, num_tokens))
 
-    def _take_token(self, request: Request, token_id: int | None) -> TokenOutput:
-        if token_id is None:
-            self.block_manager.forget(request)
-            self._remove(request)
-            return _error_output(request, "the model computed logits that are not finite")
-        request.token_ids.append(token_id)
+    def _output(self, request: Request, token_id: int | None, result: StepResult) -> TokenOutput:
+        """What a request's new token is to the outside; None where only the prompt was to be computed."""
+        token_ids = [] if token_id is None else [token_id]
+        first_index = request.num_output_tokens - len(token_ids)
         finish_reason = request.finish_reason()
         if finish_reason is not None:
             self._remove(request)
+        ended_by_token = finish_reason == "stop" and token_id in request.end_token_ids
+        logprob = result.logprobs.get(request.request_id)
+        prompt_logprobs, request.prompt_logprobs = request.prompt_logprobs, None
         return TokenOutput(
             request_id=request.request_id,
-            first_index=request.num_output_tokens - 1,
-            token_ids=[token_id],
+            first_index=first_index,
+            token_ids=token_ids,
             finish_reason=finish_reason,
-            stop_token_id=token_id if finish_reason == "stop" else None,
+            stop_token_id=token_id if ended_by_token else None,
             num_cached_tokens=request.num_cached_tokens or 0,
+            logprobs=[] if logprob is None else [logprob],
+            prompt_logprobs=prompt_logprobs,
+            prefill_s=_prefill_s(request) if first_index == 0 else None,
         )
 
     def _remove(self, request: Request) -> None:
@@ -159,7 +215,13 @@ class Scheduler:
         self.block_manager.free(request)
 
 
-def _error_output(request: Request, reason: str) -> TokenOutput:
+def _prefill_s(request: Request) -> float:
+    assert request.started_s is not None, "a request is admitted before it is computed"
+    return time.monotonic() - request.started_s
+
+
+def error_output(request: Request, reason: str) -> TokenOutput:
+    """The last output of a request that cannot go on."""
     return TokenOutput(
         request_id=request.request_id,
         first_index=request.num_output_tokens,

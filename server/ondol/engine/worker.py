@@ -4,6 +4,7 @@ The thread that runs it owns everything here. Knows nothing about how messages t
 expected failure of the load is reported to the API process, never raised.
 """
 
+import queue
 import time
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import torch
 from ondol.engine.block_manager import BlockManager
 from ondol.engine.channel import Channel
 from ondol.engine.core import EngineCore
+from ondol.engine.grammar_compiler import GrammarCompiler, GrammarQueue
 from ondol.engine.host_memory import return_freed_memory
 from ondol.engine.kv_cache import KVRequest, KVShape, allocate, available_bytes, plan_kv_cache
+from ondol.engine.load_plan import plan_load
 from ondol.engine.messages import (
     AbortRequest,
     AddRequest,
@@ -22,6 +25,7 @@ from ondol.engine.messages import (
     EngineReady,
     LoadFailed,
     LoadProgress,
+    Proceed,
     StepOutputs,
     TokenOutput,
     WeightsReport,
@@ -35,6 +39,9 @@ from ondol.errors import DeviceUnusable, DoesNotFit, OndolError
 from ondol.modeling.loading import load_model
 
 PROGRESS_INTERVAL_S = 0.2
+GRAMMAR_POLL_S = 0.005
+# Memory for the logits of prompts whose log-probabilities are wanted, in one step.
+PROMPT_LOGITS_BYTES = 128 * 2**20
 
 
 def run(channel: Channel) -> None:
@@ -76,6 +83,12 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
         torch.set_num_threads(config.num_threads)
     device = choose_device(config.device)
     on_load, choice_notes = plan_on_load(config, device)
+    if config.wants_plan:
+        channel.send(plan_load(config, device, on_load))
+        # Waits as long as other models take to make room; the process ends with its socket.
+        proceed = channel.received.get()
+        assert isinstance(proceed, Proceed), "a plan is answered before anything else is asked"
+        config = msgspec.structs.replace(config, kv_cache_bytes=proceed.kv_cache_bytes)
     weights = load_model(
         Path(config.model_path), device, config.dtype, on_load=on_load, on_progress=Progress(channel)
     )
@@ -84,24 +97,36 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
     asked = KVRequest(config.kv_cache_bytes, config.max_model_len, config.max_num_seqs, config.block_size)
     plan = plan_kv_cache(asked, shape, weights.dtype, weights.context_length, available_bytes(device))
     weights.model.prepare(plan.max_model_len)
+    vocab_size = weights.vocab_size
     runner = ModelRunner(
         weights.model,
         allocate(plan, shape, weights.dtype, device),
-        Sampler.build(weights.vocab_size, device),
+        Sampler.build(vocab_size, device),
         device,
     )
     block_manager = BlockManager(plan.num_blocks, plan.block_size, config.enable_prefix_caching)
     token_budget = config.max_num_batched_tokens or choose_token_budget(
         runner, device, plan.num_blocks, plan.block_size, config.max_num_seqs
     )
-    scheduler = Scheduler(block_manager, config.max_num_seqs, token_budget)
+    scheduler = Scheduler(
+        block_manager, config.max_num_seqs, token_budget, max(1, PROMPT_LOGITS_BYTES // (4 * vocab_size))
+    )
     end_token_ids = frozenset(config.end_token_ids)
-    core = EngineCore(runner, scheduler, block_manager, end_token_ids, plan.max_model_len, weights.vocab_size)
+    compiler = GrammarCompiler(Path(config.model_path), vocab_size, end_token_ids)
+    core = EngineCore(
+        runner,
+        scheduler,
+        block_manager,
+        end_token_ids,
+        plan.max_model_len,
+        vocab_size,
+        GrammarQueue(compiler.compile),
+    )
     ready = EngineReady(
         device=device.type,
         dtype=str(weights.dtype).removeprefix("torch."),
         max_model_len=plan.max_model_len,
-        vocab_size=weights.vocab_size,
+        vocab_size=vocab_size,
         max_num_batched_tokens=token_budget,
         block_size=plan.block_size,
         num_blocks=plan.num_blocks,
@@ -118,7 +143,7 @@ def serve(core: EngineCore, channel: Channel) -> None:
     """Step while there is work, wait for messages while there is none; never returns."""
     while True:
         outputs = _take_messages(core, channel)
-        if core.has_work:
+        if core.has_work or core.is_compiling:
             outputs += core.step()
         channel.send(StepOutputs(outputs, core.stats()))
 
@@ -127,8 +152,13 @@ def _take_messages(core: EngineCore, channel: Channel) -> list[TokenOutput]:
     """Handle everything that has arrived; blocks only while there is nothing to compute."""
     outputs: list[TokenOutput] = []
     must_wait = not core.has_work
+    # A grammar is ready without a message.
+    timeout_s = GRAMMAR_POLL_S if core.is_compiling else None
     while must_wait or not channel.received.empty():
-        message = channel.received.get()
+        try:
+            message = channel.received.get(timeout=timeout_s)
+        except queue.Empty:
+            break
         must_wait = False
         if isinstance(message, AddRequest):
             outputs += core.add(message)

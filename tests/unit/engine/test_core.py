@@ -3,7 +3,7 @@
 import pytest
 from support.fake_runner import VOCAB_SIZE, FakeRunner, expected_tokens
 
-from ondol.engine.batch import Batch
+from ondol.engine.batch import Batch, StepResult
 from ondol.engine.block_manager import BlockManager
 from ondol.engine.core import EngineCore
 from ondol.engine.messages import AddRequest, TokenOutput
@@ -89,7 +89,7 @@ def test_aborting_what_is_waiting_or_unknown_is_fine():
 
 
 class BrokenRunner(FakeRunner):
-    def run(self, batch: Batch) -> list[int | None]:
+    def run(self, batch: Batch) -> StepResult:
         if any(item.request.request_id == "r" for item in batch.scheduled):
             raise RuntimeError("kernel launch failed")
         return super().run(batch)

@@ -257,7 +257,7 @@ def test_a_killed_engine_ends_its_open_streams_with_the_signals_name(folder):
         client = await EngineClient.start(config_for(folder), max_queue_size=1)
         generators = [client.generate(prompt, greedy(400)) for prompt in PROMPTS]
         await asyncio.gather(*map(anext, generators[:2]))
-        waiting = asyncio.create_task(anext(generators[2]))
+        waiting = asyncio.create_task(drain(generators[2]))
         await until(lambda: client.stats.num_waiting == 1)
         os.kill(client.process_id, signal.SIGKILL)
         for generator in generators[:2]:

@@ -1,0 +1,97 @@
+"""Where a constrained request stands in its grammar, and which tokens may come next.
+
+Knows token ids and llguidance, nothing about text, scheduling or tensors. Invariant: a matcher has
+taken in exactly its request's output ids, so that preemption changes nothing and a replay rebuilds it.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from llguidance import LLExecutor, LLMatcher
+from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask_par
+from numpy.typing import NDArray
+
+
+class TokenMatcher:
+    """One request's grammar and its state; belongs to one thread at a time.
+
+    Args:
+        matcher: at the grammar's start.
+        vocab_size: tokens of the tokenizer that it was built with.
+    """
+
+    def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
+        self._matcher = matcher
+        self.vocab_size = vocab_size
+
+    @property
+    def error(self) -> str | None:
+        """Why the matcher can say nothing more: a limit was hit, or a token that it had not allowed."""
+        if not self._matcher.is_error():
+            return None
+        return " ".join(self._matcher.get_error().split())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the output matches the whole grammar and nothing can follow it."""
+        return self._matcher.is_stopped() and not self._matcher.is_error()
+
+    def advance(self, token_ids: list[int]) -> None:
+        """Take in output tokens; sets `error` if the grammar does not allow them."""
+        self._matcher.consume_tokens(token_ids)
+
+    def probe(self) -> None:
+        """Compute the first mask; a grammar that nothing can match sets `error`."""
+        self._matcher.compute_bitmask()
+
+    def with_row(self, row: int) -> tuple[LLMatcher, int]:
+        """The pair that llguidance fills row `row` of a bit mask from."""
+        return self._matcher, row
+
+
+@dataclass(frozen=True, slots=True)
+class RowMasks:
+    """What the constrained rows of a batch may sample.
+
+    Attributes:
+        rows: R indices into the batch's logits.
+        allowed: [R, vocab_size] bool; ids that the tokenizer lacks are never allowed.
+    """
+
+    rows: list[int]
+    allowed: NDArray[np.bool_]
+
+
+class MaskFiller:
+    """Computes masks beside the forward pass: llguidance works in threads without Python's lock.
+
+    Args:
+        vocab_size: columns of the logits.
+    """
+
+    def __init__(self, vocab_size: int) -> None:
+        self._vocab_size = vocab_size
+        self._executor: LLExecutor | None = None
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="grammar-masks")
+
+    def start(self, matchers: Sequence[TokenMatcher | None]) -> "Future[RowMasks] | None":
+        """Begin to fill the masks of a batch's rows; None if no row has a grammar.
+
+        Nobody may touch the matchers until the result is there.
+        """
+        rows = [row for row, matcher in enumerate(matchers) if matcher is not None]
+        if not rows:
+            return None
+        return self._pool.submit(self._fill, rows, [matcher for matcher in matchers if matcher is not None])
+
+    def _fill(self, rows: list[int], matchers: list[TokenMatcher]) -> RowMasks:
+        if self._executor is None:
+            self._executor = LLExecutor()
+        bits = allocate_token_bitmask(len(rows), matchers[0].vocab_size)
+        fill_next_token_bitmask_par(
+            self._executor, [matcher.with_row(row) for row, matcher in enumerate(matchers)], bits
+        )
+        allowed = np.unpackbits(bits.view(np.uint8), axis=1, count=self._vocab_size, bitorder="little")
+        return RowMasks(rows, allowed.view(np.bool_))
