@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ondol.engine.messages import EngineReady, EngineStats, FinishReason, TokenOutput
 from ondol.engine.sampling_params import SamplingParams
@@ -52,8 +53,9 @@ class FakeCall:
         stop_token_id: int | None = None,
         num_cached_tokens: int = 0,
         error: str | None = None,
+        **more: Any,
     ) -> None:
-        """Hand out one engine step's tokens."""
+        """Hand out one engine step's tokens; `more` are further fields of TokenOutput."""
         self.outputs.put_nowait(
             TokenOutput(
                 request_id="r",
@@ -63,6 +65,7 @@ class FakeCall:
                 stop_token_id=stop_token_id,
                 num_cached_tokens=num_cached_tokens,
                 error=error,
+                **more,
             )
         )
         self.num_fed += len(token_ids)

@@ -5,6 +5,7 @@ exactly one finish reason or with an OndolError, and however it ends, the engine
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -174,8 +175,11 @@ class _TextOfChoice:
     """Token outputs in, text deltas out."""
 
     def __init__(self, tokenizer: TextTokenizer, request: GenerationRequest) -> None:
-        self._detokenizer = tokenizer.detokenizer(is_continuation=request.is_continuation)
+        self._detokenizer = tokenizer.detokenizer(
+            is_continuation=request.is_continuation, shown_token_ids=request.shown_token_ids
+        )
         self._matcher = StopStringMatcher(request.stop)
+        self._stopwatch = _Stopwatch()
 
     def push(self, output: TokenOutput) -> TextDelta:
         if output.finish_reason == "error":
@@ -192,4 +196,43 @@ class _TextOfChoice:
                 text += self._matcher.flush()
         if result.stopped is not None:
             finish_reason = "stop"
-        return TextDelta(text, tuple(token_ids), finish_reason, output.num_cached_tokens)
+        self._stopwatch.see(output)
+        return TextDelta(
+            text,
+            tuple(token_ids),
+            finish_reason,
+            output.num_cached_tokens,
+            tuple(output.logprobs),
+            None if output.prompt_logprobs is None else tuple(output.prompt_logprobs),
+            output.stop_token_id,
+            output.queue_position,
+            None if finish_reason is None else self._stopwatch.timings(),
+        )
+
+
+class _Stopwatch:
+    """When a choice's tokens came; the engine tells how long the prompt took."""
+
+    def __init__(self) -> None:
+        self._start_s = time.monotonic()
+        self._first_s: float | None = None
+        self._last_s = self._start_s
+        self._prefill_s = 0.0
+
+    def see(self, output: TokenOutput) -> None:
+        if not output.token_ids:
+            return
+        self._last_s = time.monotonic()
+        if self._first_s is None:
+            self._first_s = self._last_s
+            self._prefill_s = min(output.prefill_s or 0.0, self._first_s - self._start_s)
+
+    def timings(self) -> Timings:
+        """A choice without a token has only waited."""
+        if self._first_s is None:
+            return Timings(time.monotonic() - self._start_s, 0.0, 0.0)
+        return Timings(
+            queue_s=self._first_s - self._start_s - self._prefill_s,
+            prefill_s=self._prefill_s,
+            decode_s=self._last_s - self._first_s,
+        )

@@ -9,7 +9,7 @@ decode of a + b.
 """
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ondol.text.token_bytes import TokenBytes
 
@@ -19,16 +19,29 @@ Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 class IncrementalDetokenizer:
     """Costs O(new tokens) a push and holds at most three bytes."""
 
-    def __init__(self, token_bytes: TokenBytes, *, is_continuation: bool = False) -> None:
-        """`is_continuation` keeps the first word's space: the text goes on where a prompt ended."""
+    def __init__(
+        self,
+        token_bytes: TokenBytes,
+        *,
+        is_continuation: bool = False,
+        shown: Mapping[int, bytes] | None = None,
+    ) -> None:
+        """Begin a text.
+
+        Args:
+            token_bytes: the tokenizer's.
+            is_continuation: keeps the first word's space, for the text goes on where a prompt ended.
+            shown: special tokens that belong to this text, and how they are written.
+        """
         self._token_bytes = token_bytes
+        self._shown = shown or {}
         self._utf8 = Utf8Decoder(errors="replace")
         self._num_leading_spaces = 0 if is_continuation else token_bytes.num_leading_spaces
         self._is_first_token = bool(token_bytes.first_token_bytes) and not is_continuation
 
     def push(self, token_ids: Sequence[int]) -> str:
         """The text that these ids complete; "" while a character is still in the making."""
-        chunks = [self._token_bytes[token_id] for token_id in token_ids]
+        chunks = [self._shown.get(token_id) or self._token_bytes[token_id] for token_id in token_ids]
         if self._is_first_token:
             self._use_first_token_bytes(token_ids, chunks)
         data = b"".join(chunks)

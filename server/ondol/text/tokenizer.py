@@ -10,7 +10,7 @@ writes its own; plain text is encoded with them.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +126,17 @@ class TextTokenizer:
         """Ids of plain text, with BOS if the model wants one."""
         return self._encode(text, add_special_tokens=True)
 
-    def detokenizer(self, *, is_continuation: bool = False) -> IncrementalDetokenizer:
-        """A detokenizer for one output; `is_continuation` keeps the first word's leading space."""
-        return IncrementalDetokenizer(self.token_bytes, is_continuation=is_continuation)
+    def detokenizer(
+        self, *, is_continuation: bool = False, shown_token_ids: Collection[int] = ()
+    ) -> IncrementalDetokenizer:
+        """A detokenizer for one output.
+
+        Args:
+            is_continuation: keeps the first word's leading space.
+            shown_token_ids: special tokens that belong to the text.
+        """
+        shown = {token_id: self.piece_bytes(token_id) for token_id in shown_token_ids}
+        return IncrementalDetokenizer(self.token_bytes, is_continuation=is_continuation, shown=shown)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The full decode: visible text, equal to what any series of deltas adds up to."""
