@@ -17,7 +17,7 @@ from ondol.kernels.quantized import FP4_VALUES, NESTED_BLOCK_SIZE, NF4_VALUES
 from ondol.modeling.checkpoint import Checkpoint
 
 STATE = ".quant_state.bitsandbytes__"
-MIN_BLOCK_SIZE = 64
+MIN_BLOCK_SIZE = 32
 HEADER_BYTES = {"F64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I8": 1, "U8": 1}
 
 
@@ -31,23 +31,22 @@ class HeaderCheckpoint(Checkpoint):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        settings = config.get("quantization_config") or config.get("compression_config")
-        self._settings: dict[str, Any] = settings if isinstance(settings, dict) else {}
+        self._settings = _weight_settings(config)
 
     def tensor(self, name: str) -> Tensor:
-        """What the tensor must hold, by its name; others come as the empty file has them, zeros."""
+        """What the tensor must hold, by its name; others are zeros, as in the empty file, in float32."""
         if name.endswith("g_idx"):
             return self._column_groups(self.shape_of(name)[0])
         if STATE in name:
             return self._state(name)
         if name.endswith(".weight.quant_map"):
             return torch.tensor(FP4_VALUES if self._is_fp4(name) else NF4_VALUES)
-        return super().tensor(name)
+        return torch.zeros((), device="cpu").expand(self.shape_of(name))
 
     def _column_groups(self, num_columns: int) -> Tensor:
-        group_size = self._settings.get("group_size", 128)
+        group_size = self._settings.get("group_size")
         groups = torch.arange(num_columns, dtype=torch.int32)
-        groups //= num_columns if group_size == -1 else group_size
+        groups //= num_columns if group_size in (None, -1) else group_size
         is_sorted = bool(self._settings.get("desc_act") or self._settings.get("actorder"))
         return groups.flip(0) if is_sorted else groups
 
@@ -74,3 +73,15 @@ class HeaderCheckpoint(Checkpoint):
 
     def _num_bytes(self, name: str) -> int:
         return math.prod(self.shape_of(name)) * HEADER_BYTES[self.dtype_of(name)]
+
+
+def _weight_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """The options that say how weights are stored; compressed-tensors nests them in its one group."""
+    settings = config.get("quantization_config") or config.get("compression_config")
+    if not isinstance(settings, dict):
+        return {}
+    groups = settings.get("config_groups")
+    if not isinstance(groups, dict) or not groups:
+        return settings
+    weights: dict[str, Any] = next(iter(groups.values())).get("weights") or {}
+    return weights

@@ -11,15 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ondol.errors import ModelRefused
 from ondol.inspection.header_checkpoint import HeaderCheckpoint
 from ondol.model_manager.catalog import HubSource, Source, WheelSource
-from ondol.model_manager.progress import Progress
 from ondol.model_manager.resolve import KnownModel, find
 from ondol.model_manager.store import read_record
 from ondol.modeling.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from ondol.model_manager.hub.cache import Hub
 
 WEIGHTS_PATTERN = "*.safetensors"
 
@@ -68,8 +70,13 @@ class ModelOutline:
 
 
 @contextmanager
-def open_outline(model: str, home: Path, progress: Progress | None = None) -> Iterator[ModelOutline]:
+def open_outline(model: str, home: Path, *, hub: "Hub | None" = None) -> Iterator[ModelOutline]:
     """The outline of a folder, a registered name, a catalog name or a Hub id, for the block's duration.
+
+    Args:
+        model: as typed.
+        home: of the local store.
+        hub: where Hub models are asked for; None is the one that the Hub's library is set to.
 
     Raises:
         ModelNotFound, ModelRefused, SourceUnreachable, AccessDenied.
@@ -85,7 +92,7 @@ def open_outline(model: str, home: Path, progress: Progress | None = None) -> It
         )
     assert known.source is not None, "a model without a folder has a source"
     with tempfile.TemporaryDirectory(prefix="ondol-outline-") as folder:
-        yield _remote(known, known.source, Path(folder), progress or Progress())
+        yield _remote(known, known.source, Path(folder), hub)
 
 
 def _local(known: KnownModel, folder: Path) -> ModelOutline:
@@ -99,10 +106,10 @@ def _local(known: KnownModel, folder: Path) -> ModelOutline:
     )
 
 
-def _remote(known: KnownModel, source: HubSource, folder: Path, progress: Progress) -> ModelOutline:
+def _remote(known: KnownModel, source: HubSource, folder: Path, hub: "Hub | None") -> ModelOutline:
     from ondol.model_manager.hub.headers import fetch_outline  # noqa: PLC0415 - only Hub models wait for the Hub's library
 
-    outline = fetch_outline(source, folder, progress=progress)
+    outline = fetch_outline(source, folder, hub=hub)
     return ModelOutline(
         name=known.name,
         folder=outline.folder,

@@ -1,0 +1,170 @@
+import json
+
+import pytest
+import torch
+from support.checkpoints import save_checkpoint
+from support.packers import GPTQ, pack_checkpoint
+
+from ondol.inspection.fit import Question, measure_fit
+from ondol.inspection.machine import Machine, described_machine, this_machine
+from ondol.inspection.outline import open_outline
+from ondol.modeling.loading import load_model
+from ondol.modeling.quantization.on_load import OnLoad
+
+CPU = torch.device("cpu")
+FORMS = {
+    "fp32": ("float32", None),
+    "fp16": ("bfloat16", None),
+    "int8": ("float32", OnLoad("int8")),
+    "nf4": ("float32", OnLoad("nf4")),
+    "nf4-double": ("float32", OnLoad("nf4", use_double_quant=True)),
+}
+LARGE = Machine("cpu", "", 10**12, 10**12)
+CONTEXT = 64
+# 3 layers, 2 kv heads of 16, keys and values in float32
+TOKEN_BYTES = 2 * 3 * 2 * 16 * 4
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen2_moe", "qwen3"])
+def family(request, tmp_path_factory):
+    return save_checkpoint(tmp_path_factory.mktemp(request.param) / "tiny", request.param)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return save_checkpoint(tmp_path_factory.mktemp("fit") / "tiny", "llama")
+
+
+def fit(folder, machine=LARGE, **question):
+    with open_outline(str(folder), folder / "home") as outline:
+        return measure_fit(outline, machine, Question(**{"context": CONTEXT, **question}))
+
+
+def forms(report):
+    return {form.form: form for form in report.forms}
+
+
+def machine_of(usable_bytes):
+    return Machine("cpu", "", usable_bytes, usable_bytes)
+
+
+def test_weights_are_those_of_a_real_load_to_the_byte(family):
+    measured = forms(fit(family))
+    for name, (dtype, on_load) in FORMS.items():
+        loaded = load_model(family, CPU, dtype, on_load=on_load)
+        assert measured[name].weights_bytes == loaded.weights_bytes, name
+        quantized = [
+            stored.num_bytes for stored in loaded.report.stored if stored.kind == name.removesuffix("-double")
+        ]
+        assert measured[name].quantized_bytes == sum(quantized if on_load else []), name
+    assert measured["published"].weights_bytes == measured["fp32"].weights_bytes
+
+
+def test_a_quantized_checkpoint_is_exact_as_published_and_shows_its_original(tmp_path):
+    packed, _ = pack_checkpoint(tmp_path, "llama", GPTQ(group_size=32))
+    report = fit(packed)
+    assert forms(report)["published"].weights_bytes == load_model(packed, CPU, "float32").weights_bytes
+    assert forms(report)["published"].method == "gptq"
+    assert (
+        forms(report)["nf4"].weights_bytes
+        == load_model(tmp_path / "source", CPU, "float32", on_load=OnLoad("nf4")).weights_bytes
+    )
+    assert report.best_form == "published"
+    assert report.facts.quantization == "gptq 4-bit"
+
+
+def test_the_cache_counts_whole_blocks_of_every_request(tiny):
+    form = forms(fit(tiny, context=17, concurrency=3))["fp32"]
+    assert form.kv_bytes_per_token == TOKEN_BYTES
+    assert form.kv_cache_bytes == 3 * 32 * TOKEN_BYTES
+    assert form.total_bytes == form.weights_bytes + form.kv_cache_bytes + form.workspace_bytes
+
+
+def test_keys_and_values_may_be_asked_for_in_another_dtype(tiny):
+    form = forms(fit(tiny, kv_dtype="float16"))["fp32"]
+    assert (form.kv_dtype, form.kv_bytes_per_token) == ("float16", TOKEN_BYTES // 2)
+
+
+def test_the_largest_context_and_concurrency_fit_and_one_more_does_not(tiny):
+    usable_bytes = forms(fit(tiny, context=200, concurrency=2))["fp32"].total_bytes
+    machine = machine_of(usable_bytes)
+    form = forms(fit(tiny, machine, concurrency=2))["fp32"]
+    assert form.fits
+    assert 200 <= form.max_context < 512
+    assert forms(fit(tiny, machine, context=form.max_context, concurrency=2))["fp32"].fits
+    assert not forms(fit(tiny, machine, context=form.max_context + 1, concurrency=2))["fp32"].fits
+    assert form.max_concurrency > 2
+    assert forms(fit(tiny, machine, concurrency=form.max_concurrency))["fp32"].fits
+    assert not forms(fit(tiny, machine, concurrency=form.max_concurrency + 1))["fp32"].fits
+
+
+def test_the_best_form_is_the_most_precise_that_fits(tiny):
+    sizes = {name: form.total_bytes for name, form in forms(fit(tiny)).items()}
+    assert fit(tiny, machine_of(sizes["fp32"])).best_form == "fp32"
+    assert fit(tiny, machine_of(sizes["fp32"] - 1)).best_form == "fp16"
+    nothing = fit(tiny, machine_of(1000))
+    assert nothing.best_form is None
+    assert all(form.max_context == form.max_concurrency == 0 for form in nothing.forms)
+
+
+def test_without_an_asked_context_the_model_own_counts(tiny):
+    assert fit(tiny, context=None).context == 512
+
+
+def test_what_is_not_quantized_has_the_dtype_that_an_engine_chooses(tiny):
+    def dtypes(device):
+        return {form.form: form.dtype for form in fit(tiny, described_machine(10**9, device)).forms}
+
+    # The tiny checkpoint is stored in float32, which an engine keeps on every device.
+    assert dtypes("cpu")["int8"] == dtypes("cuda")["int8"] == "float32"
+    config = json.loads((tiny / "config.json").read_text())
+    half = tiny.parent / "half"
+    half.mkdir()
+    (half / "config.json").write_text(json.dumps({**config, "dtype": "float16"}))
+    asked = {form.form: form.dtype for form in fit(half, described_machine(10**9, "cuda")).forms}
+    assert asked["int8"] == asked["fp16"] == asked["published"] == "float16"
+
+
+def test_a_described_card_leaves_the_share_that_an_engine_leaves():
+    assert described_machine(1000, "cuda").usable_bytes == 900
+
+
+def test_this_machine_has_no_more_to_use_than_it_has():
+    machine = this_machine(CPU)
+    assert 0 < machine.usable_bytes < machine.total_bytes
+
+
+def test_the_report_for_programs_keeps_its_keys(tiny):
+    report = json.loads(json.dumps(fit(tiny).to_json()))
+    assert list(report) == [
+        "model",
+        "origin",
+        "licence",
+        "quantization",
+        "context",
+        "concurrency",
+        "context_length",
+        "num_parameters",
+        "num_active_parameters",
+        "device",
+        "forms",
+        "fits",
+        "best_form",
+    ]
+    assert report["device"] == {"kind": "cpu", "name": "", "total_bytes": 10**12, "usable_bytes": 10**12}
+    assert list(report["forms"][0]) == [
+        "form",
+        "method",
+        "dtype",
+        "kv_dtype",
+        "weights_bytes",
+        "quantized_bytes",
+        "bits_per_parameter",
+        "kv_bytes_per_token",
+        "kv_cache_bytes",
+        "workspace_bytes",
+        "total_bytes",
+        "fits",
+        "max_context",
+        "max_concurrency",
+    ]
