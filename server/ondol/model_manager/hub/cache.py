@@ -19,6 +19,7 @@ from ondol.model_manager.hub.client import (
     RemoteFile,
     RemoteModel,
     digest_or_none,
+    within,
 )
 from ondol.model_manager.hub.download import SnapshotDownload, damaged
 from ondol.model_manager.hub.errors import translated
@@ -43,6 +44,7 @@ class Hub:
     ) -> None:
         self._progress = progress
         self._cache = cache or Path(constants.HF_HUB_CACHE)
+        self._finish_timeout_s = max_wait_s + 2 * timeout_s
         self.client = HubClient(progress, endpoint=endpoint, timeout_s=timeout_s, max_wait_s=max_wait_s)
 
     def cached(self, source: HubSource) -> Path | None:
@@ -113,18 +115,29 @@ class Hub:
 
     def _let_library_finish(self, source: HubSource, names: list[str], *, is_fetching: bool) -> None:
         """Have the library write its records of the snapshot, and fetch what only it can."""
-        bar_class = self._progress.bar_class if is_fetching else SilentBar
-        self.client.patiently(
-            lambda: snapshot_download(
+
+        def finish() -> None:
+            snapshot_download(
                 source.repo,
                 revision=source.revision,
                 cache_dir=self._cache,
                 endpoint=self.client.endpoint,
                 etag_timeout=self.client.timeout_s,
                 allow_patterns=[glob.escape(name) for name in names],
-                tqdm_class=bar_class,
+                tqdm_class=self._progress.bar_class if is_fetching else SilentBar,
             )
-        )
+
+        if is_fetching:
+            self.client.patiently(finish)
+            return
+        try:
+            # The library itself waits as long as a busy Hub asks it to, be it an hour.
+            within(self._finish_timeout_s, lambda: self.client.patiently(finish))
+        except TimeoutError as error:
+            raise SourceUnreachable(
+                f"The Hub at {self.client.endpoint} is busy: it did not list {source.repo} within "
+                f"{self._finish_timeout_s:.0f} s. Repeat the command; the files have arrived."
+            ) from error
 
 
 def verify(path: Path, file: RemoteFile) -> None:

@@ -11,7 +11,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 
 import httpx2
@@ -178,11 +177,12 @@ def link(blob: Path, path: Path) -> None:
     """Make the blob a file of a snapshot, as the library does: by a relative symbolic link."""
     path.parent.mkdir(parents=True, exist_ok=True)
     target = os.path.relpath(blob, path.parent)
-    with suppress(FileExistsError):
-        try:
-            path.symlink_to(target)
-        except PermissionError:  # a file system without links: the snapshot holds the file itself
-            blob.replace(path)
+    try:
+        path.symlink_to(target)
+    except FileExistsError:  # another pull was faster
+        return
+    except OSError:  # a file system without links: the snapshot holds the file itself
+        blob.replace(path)
 
 
 def damaged(name: str) -> ModelRefused:

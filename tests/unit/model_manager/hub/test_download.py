@@ -1,3 +1,4 @@
+import errno
 import io
 import logging
 import os
@@ -12,10 +13,11 @@ import pytest
 from huggingface_hub import scan_cache_dir, try_to_load_from_cache
 from support.fake_hub import COMMIT, REPO, Visitor
 
-from ondol.errors import ModelRefused, SourceUnreachable
+from ondol.errors import DoesNotFit, ModelRefused, SourceUnreachable
 from ondol.model_manager.catalog import HubSource
 from ondol.model_manager.hub import download as download_module
 from ondol.model_manager.hub.cache import Hub
+from ondol.model_manager.hub.part import PartFile
 from ondol.model_manager.progress import Progress
 
 SOURCE = HubSource(repo=REPO)
@@ -26,6 +28,7 @@ import sys
 from pathlib import Path
 from ondol.model_manager.catalog import HubSource
 from ondol.model_manager.hub.cache import Hub
+from ondol.model_manager.hub.part import PartFile
 from ondol.model_manager.progress import Progress
 print(Hub(Progress(), endpoint=sys.argv[1], cache=Path(sys.argv[2])).pull(HubSource(repo=sys.argv[3])))
 """
@@ -74,26 +77,43 @@ def test_a_connection_that_breaks_off_without_a_byte_again_and_again_is_given_up
     assert parts(cache) == []
 
 
+def pull_until(num_bytes, large_hub, cache, home):
+    """A process that pulls, once so many bytes of the weights are on the disk."""
+    pull = subprocess.Popen(
+        [sys.executable, "-c", PULL_SCRIPT, large_hub.base_url, str(cache), REPO],
+        env={**os.environ, "HF_HOME": str(home / "hf")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    deadline_s = time.monotonic() + DEADLINE_S
+    try:
+        while not any(path.stat().st_size >= num_bytes for path in parts(cache)):
+            assert time.monotonic() < deadline_s
+            assert pull.poll() is None
+            time.sleep(0.01)
+    except BaseException:
+        pull.kill()
+        pull.communicate()
+        raise
+    return pull
+
+
+def test_an_interrupt_ends_a_pull_whose_connection_stands_still(large_hub, cache, tmp_path):
+    large_hub.holds[WEIGHTS] = 2 * download_module.CHUNK_BYTES
+    pull = pull_until(download_module.CHUNK_BYTES, large_hub, cache, tmp_path)
+    pull.send_signal(signal.SIGINT)
+    _, errors = pull.communicate(timeout=10)  # far less than the connection's own timeout
+    assert pull.returncode == -signal.SIGINT
+    assert b"KeyboardInterrupt" in errors
+
+
 def test_a_killed_pull_is_continued_by_the_next_one(large_hub, cache, hub, tmp_path):
     """A real process, ended by SIGKILL while the server holds back the second half of a file."""
     kept_bytes = 2 * download_module.CHUNK_BYTES
     large_hub.holds[WEIGHTS] = kept_bytes
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf")}
-    pull = subprocess.Popen(
-        [sys.executable, "-c", PULL_SCRIPT, large_hub.base_url, str(cache), REPO],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        deadline_s = time.monotonic() + DEADLINE_S
-        while not any(path.stat().st_size >= kept_bytes // 2 for path in parts(cache)):
-            assert time.monotonic() < deadline_s
-            assert pull.poll() is None
-            time.sleep(0.01)
-    finally:
-        pull.send_signal(signal.SIGKILL)
-        pull.communicate()
+    pull = pull_until(kept_bytes // 2, large_hub, cache, tmp_path)
+    pull.send_signal(signal.SIGKILL)
+    pull.communicate()
     assert hub.cached(SOURCE) is None
     large_hub.holds.clear()
     large_hub.received.clear()
@@ -234,6 +254,23 @@ def test_a_file_too_large_for_plain_http_is_left_to_the_library_and_compared(hub
     (folder / WEIGHTS).unlink()
     with pytest.raises(ModelRefused, match="damaged"):
         hub.pull(SOURCE)
+
+
+def test_a_disk_that_runs_full_is_named_and_what_has_arrived_is_kept(hub, large_hub, cache, monkeypatch):
+    append = PartFile.append
+
+    def append_until_full(part, chunk):
+        if part.size_bytes >= 2 * download_module.CHUNK_BYTES:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(part, chunk)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PartFile, "append", append_until_full)
+        with pytest.raises(DoesNotFit, match="ran full"):
+            hub.pull(SOURCE)
+    assert hub.cached(SOURCE) is None
+    assert hub.pull(SOURCE).joinpath(WEIGHTS).read_bytes() == large_hub.files[WEIGHTS]
+    assert large_hub.ranges(WEIGHTS)[-1].startswith("bytes=")
 
 
 def test_a_file_system_without_links_gets_the_file_itself(hub, large_hub, monkeypatch):
