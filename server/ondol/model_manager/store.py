@@ -107,6 +107,17 @@ class ModelStore:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def remove(self, name: str) -> None:
+        """Take a registered model away; its name is gone before its files are."""
+        with self.lock(name, lambda: None):
+            if self.folder(name).is_symlink():  # somebody's own folder, linked by hand
+                self.folder(name).unlink()
+                return
+            self._remove_leftovers(name)
+            folder = Path(tempfile.mkdtemp(prefix=f"{check_name(name)}.", dir=self._staging))
+            self.folder(name).rename(folder)  # replaces the empty folder
+            shutil.rmtree(folder)
+
     def _lock_file(self, name: str) -> FileLock:
         self._locks.mkdir(parents=True, exist_ok=True)
         return FileLock(self._locks / f"{check_name(name)}.lock")

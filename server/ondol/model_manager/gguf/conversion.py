@@ -11,9 +11,9 @@ from typing import Any
 
 from ondol.model_manager.gguf.checkpoint import GGUFCheckpoint
 from ondol.model_manager.gguf.config import generation_config, model_config
+from ondol.model_manager.gguf.safetensors_file import write_tensors
 from ondol.model_manager.gguf.tokenizer import write_tokenizer
 from ondol.model_manager.progress import Progress
-from ondol.model_manager.safetensors_file import write_tensors
 
 # Raised when the same GGUF would give other files than before.
 CONVERTER_VERSION = 3

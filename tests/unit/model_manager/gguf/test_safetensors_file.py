@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load
 
 from ondol.model_manager.gguf.checkpoint import CheckpointTensor
-from ondol.model_manager.safetensors_file import header_bytes, write_tensors
+from ondol.model_manager.gguf.safetensors_file import header_bytes, write_tensors
 
 
 def tensor_of(name, values):
