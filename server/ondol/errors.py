@@ -28,6 +28,7 @@ Knows nothing about HTTP or terminals: an error carries data and a sentence that
     │   └── PromptTooLong           2   400    code context_length_exceeded
     ├── QueueFull                       429    carries retry_after_s
     ├── ModelInUse                      409    it cannot be unloaded or removed while streams are open
+    ├── LoadStopped                     409    somebody gave up the load while others waited for it
     ├── NoRoomYet                       503    no room until other models' streams end; carries retry_after_s
     ├── Loading                         503    the model is not ready yet; carries retry_after_s
     ├── Draining                        503    the daemon is shutting down; carries retry_after_s
@@ -230,6 +231,14 @@ class ModelInUse(OndolError):
         self.name = name
         self.num_streams = num_streams
         super().__init__(f"The model '{name}' is answering {num_streams} requests. Try again when they end.")
+
+
+class LoadStopped(OndolError):
+    """The load was given up by an unload order; carries the model's name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"Loading '{name}' was stopped on request. Load it again when it is wanted.")
 
 
 class NoRoomYet(OndolError):

@@ -12,8 +12,8 @@ from support.served_models import save_served_model
 from ondol.config import Settings
 from ondol.engine.sampling_params import SamplingParams
 from ondol.errors import ModelRefused
+from ondol.model_manager.load_order import LoadOrder
 from ondol.model_manager.manager import ModelManager
-from ondol.model_manager.resolve import from_folder
 
 PROMPT = [5, 6, 7, 8]
 NUM_TOKENS = 32
@@ -49,20 +49,19 @@ DAMAGES = [
 ]
 
 
-def settings(quantization="none"):
-    return Settings(kv_cache_memory="4MiB", threads=1, quantization=quantization).engine()
+SETTINGS = Settings(kv_cache_memory="4MiB", threads=1, max_loaded_models=2)
 
 
 async def serve_while_others_are_refused(good, bad_folders):
     """Tokens of the good model beside each refusal and after all of them, and what was said."""
-    manager = ModelManager()
+    manager = ModelManager(SETTINGS.manager(), SETTINGS.engine())
     meanwhile, refusals = [], []
     try:
-        model = await manager.load(from_folder(good), settings(), max_queue_size=8)
+        model = await manager.load(LoadOrder(str(good)))
         for folder, quantization in bad_folders:
             answer = asyncio.create_task(tokens_of(model))
             with pytest.raises(ModelRefused) as refusal:
-                await manager.load(from_folder(folder), settings(quantization), max_queue_size=8)
+                await manager.load(LoadOrder(str(folder), quantization=quantization))
             refusals.append(str(refusal.value))
             meanwhile.append(await answer)
         assert [served.name for served in manager.served()] == ["good"]

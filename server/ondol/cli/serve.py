@@ -1,7 +1,7 @@
 """`ondol serve`: the composition root, where the rooms are built and joined.
 
 Knows every room's door and nothing of what goes on inside. Invariant: what can fail in a moment (a
-setting, an open door without a key, a port in use, a missing model) fails before the model is loaded.
+setting, an open door without a key, a port in use, a missing model) fails before any model is loaded.
 """
 
 import logging
@@ -14,12 +14,13 @@ from ondol.api.app import create_app
 from ondol.api.lifecycle import Lifecycle
 from ondol.api.server import bind_socket, run_server
 from ondol.cli.flags import settings_options
-from ondol.cli.signals import terminated_like_interrupted
 from ondol.config import ApiConfig, Settings, load_settings
+from ondol.keys.key_ring import KeyRing
+from ondol.keys.key_store import KeyStore
 from ondol.logs import configure_logging
 from ondol.metrics import Metrics
+from ondol.model_manager.load_order import LoadOrder
 from ondol.model_manager.manager import ModelManager
-from ondol.model_manager.resolve import ResolvedModel, resolve
 
 logger = logging.getLogger(__name__)
 
@@ -32,30 +33,25 @@ def serve_command(model: str | None, **flags: object) -> None:
     settings = load_settings({"model": model, **flags})
     configure_logging(settings.log_level)
     config = settings.api()
-    check_exposure(config)
+    check_exposure(config, KeyRing(config.api_keys, KeyStore(config.home)))
     with bind_socket(config.host, config.port) as listener:
-        with terminated_like_interrupted():
-            resolved = resolve(settings.model, settings.home)
-        run_daemon(settings, config, resolved, listener)
+        run_daemon(settings, config, listener)
 
 
-def run_daemon(
-    settings: Settings, config: ApiConfig, resolved: ResolvedModel, listener: socket.socket
-) -> None:
-    """Serve one model until a signal ends it; raises the OndolError that kept it from loading."""
-    manager = ModelManager()
+def run_daemon(settings: Settings, config: ApiConfig, listener: socket.socket) -> None:
+    """Serve until a signal ends it; raises the OndolError that kept the first model from loading.
+
+    The first model is fetched if need be while the daemon answers /health, /ready and /models already.
+    It is pinned: it stays loaded, and leaves only for a model that somebody orders to be loaded.
+    """
+    manager = ModelManager(settings.manager(), settings.engine())
     metrics = Metrics(lambda: [(model.name, model.engine.stats) for model in manager.served()])
     lifecycle = Lifecycle()
     app = create_app(manager, config=config, metrics=metrics, lifecycle=lifecycle)
 
     async def load() -> None:
-        logger.info("loading %s from %s", resolved.name, resolved.path)
-        model = await manager.load(
-            resolved,
-            settings.engine(),
-            max_queue_size=settings.max_queue_size,
-            served_name=settings.served_model_name,
-        )
+        order = LoadOrder(settings.model, served_name=settings.served_model_name, is_pinned=True)
+        model = await manager.load(order)
         logger.info("serving %s on %s", model.name, url_of(listener))
 
     run_server(app, listener, config=config, lifecycle=lifecycle, load=load, close=manager.close)

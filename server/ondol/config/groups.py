@@ -32,7 +32,11 @@ class ApiConfig:
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """What the engine is asked for; fields mean what `ondol.engine.messages.EngineConfig` says."""
+    """What the engine is asked for; fields mean what `ondol.engine.messages.EngineConfig` says.
+
+    Attributes:
+        is_quantization_chosen: the user named a method, be it "none".
+    """
 
     device: str
     dtype: str
@@ -44,6 +48,7 @@ class EngineSettings:
     block_size: int
     enable_prefix_caching: bool
     num_threads: int | None
+    is_quantization_chosen: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,6 +219,7 @@ class Settings(BaseSettings):
             block_size=self.block_size,
             enable_prefix_caching=self.enable_prefix_caching,
             num_threads=self.threads,
+            is_quantization_chosen="quantization" in self.model_fields_set,
         )
 
     def manager(self) -> ManagerSettings:

@@ -9,7 +9,7 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from ondol.model_manager.catalog import is_name, parse_hub_id
+from ondol.model_manager.catalog import catalog_name, is_name, load_catalog, parse_hub_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +63,10 @@ def own_name(model: str) -> str:
 
     Says nothing about whether there is such a model.
     """
-    if is_name(model):
-        return model
+    if is_name(normalized(model)):
+        return catalog_name(normalized(model), load_catalog()) or model
     folder = Path(os.path.expanduser(model))  # Path.expanduser raises for an unknown ~user
-    if model and folder.is_dir():
+    if model and "\0" not in model and folder.is_dir():
         return folder.resolve().name
     source = parse_hub_id(model)
     return model if source is None else source.repo

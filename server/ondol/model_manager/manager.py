@@ -1,163 +1,297 @@
-"""Which models are loaded, under which names, and who is using them.
+"""Which models are loaded, under which names, for how long, and who is using them.
 
-Starts one engine process per model and hands loaded models out as leases. Knows nothing about HTTP
-or about how an engine computes. Invariant: a model is visible to `lease` only while its engine is
-loaded, and every engine that was started is closed by `close`.
+One engine process per loaded model, all within one memory budget (docs/adr/0008). Knows nothing about HTTP
+or about how an engine computes. Invariant: whoever holds a lease has an engine that no unload takes away,
+and every engine that was started is closed by `close`.
 """
 
 import asyncio
-import logging
-import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from ondol.config import EngineSettings
+from ondol.config import EngineSettings, ManagerSettings
 from ondol.engine.client import EngineClient
-from ondol.engine.messages import EngineConfig, EngineReady, LoadProgress, QuantizationConfig
-from ondol.errors import ModelNotFound
-from ondol.model_manager.generation_defaults import GenerationDefaults
+from ondol.errors import Loading, OndolError
+from ondol.model_manager.library import Library
+from ondol.model_manager.load_order import LoadOrder, normalized
 from ondol.model_manager.loaded_model import LoadedModel
-from ondol.model_manager.resolve import ResolvedModel
-from ondol.text.tokenizer import TextTokenizer
+from ondol.model_manager.loader import EngineFactory, Loader
+from ondol.model_manager.memory_budget import MemoryBudget
+from ondol.model_manager.model_events import ModelEvent, ModelEvents
+from ondol.model_manager.model_slot import ModelSlot
+from ondol.model_manager.model_status import ModelStatus, ModelSummary
+from ondol.model_manager.removal import remove
+from ondol.model_manager.room import Room
+from ondol.model_manager.roster import Roster
 
 __all__ = ["LoadedModel", "ModelManager"]
 
-logger = logging.getLogger(__name__)
-
-PROGRESS_STEP = 0.25
+# How long a load waits for the streams of models that have to leave for it.
+EVICTION_WAIT_S = 30.0
 
 
 class ModelManager:
-    """The loaded models of one daemon; belongs to one event loop."""
+    """The models of one daemon; belongs to one event loop.
 
-    def __init__(self) -> None:
-        self._models: dict[str, LoadedModel] = {}
+    Args:
+        settings: how many models, for how long, in how much memory.
+        engine_settings: what engines are asked for where an order says nothing.
+        engine_factory: starts an engine process that waits for its configuration.
+        eviction_wait_s: how long a load waits for the streams of models that have to leave for it.
+    """
 
-    async def load(
+    def __init__(
         self,
-        resolved: ResolvedModel,
-        settings: EngineSettings,
+        settings: ManagerSettings,
+        engine_settings: EngineSettings,
         *,
-        max_queue_size: int,
-        served_name: str | None = None,
-    ) -> LoadedModel:
-        """Load a model and serve it as `served_name`, or under its own name.
+        engine_factory: EngineFactory = EngineClient.spawn,
+        eviction_wait_s: float = EVICTION_WAIT_S,
+    ) -> None:
+        self._settings = settings
+        self._events = ModelEvents()
+        self._library = Library(settings.home)
+        self._roster = Roster(settings, self._library, self._events, self._expire)
+        self._budget = MemoryBudget(settings.memory_budget_bytes, settings.max_loaded_models)
+        room = Room(self._budget, self._roster.slots, self._unload, eviction_wait_s)
+        self._loader = Loader(settings, engine_settings, self._library, self._budget, room, engine_factory)
+
+    async def load(self, order: LoadOrder) -> LoadedModel:
+        """Load a model, or take the one that is loaded already as the order says.
+
+        Concurrent orders for one name share one load; whoever is the last to wait for it and is cancelled
+        takes it along. A model that is loaded in another way is loaded anew.
 
         Raises:
-            ModelRefused, DoesNotFit, DeviceUnusable, EngineFailed: nothing is left running.
+            ModelNotFound, ModelRefused, SourceUnreachable, AccessDenied: there is no such model to be had.
+            DoesNotFit, NoRoomYet: others hold the memory, or it is too small.
+            DeviceUnusable, EngineFailed: the engine did not come up.
+            ModelInUse: it is loaded in another way and answers requests.
+            LoadStopped: an unload gave it up.
         """
-        name = served_name or resolved.name
-        # The engine imports its libraries while the tokenizer loads here.
-        engine = await EngineClient.spawn()
-        try:
-            defaults = GenerationDefaults.load(resolved.path)
-            tokenizer = await asyncio.to_thread(TextTokenizer.load, resolved.path)
-            config = _engine_config(resolved, settings, tokenizer)
-            ready = await engine.load(
-                config, max_queue_size=max_queue_size, on_progress=_ProgressLog(name).report
-            )
-        except BaseException:
-            await engine.close()
-            raise
-        _log_load(name, ready)
-        model = LoadedModel(
-            name=name,
-            tokenizer=tokenizer,
-            engine=engine,
-            max_model_len=ready.max_model_len,
-            vocab_size=ready.vocab_size,
-            defaults=defaults,
-            created=int(time.time()),
-            source=resolved.source,
-        )
-        self._models[name] = model
-        return model
+        order = self._roster.meant(order)
+        while True:
+            slot = self._roster.find(order.name)
+            if slot is None or slot.is_away:
+                slot = await self._roster.slot_for(order)
+                if slot.is_away:  # nobody has come first
+                    self._start_load(slot, order, is_request=False)
+            if slot.is_serving and order.loads_like(slot.order):
+                return self._adopt(slot, order)
+            if slot.is_coming:
+                model = await slot.outcome()
+                if model is not None and order.loads_like(slot.order):
+                    return model
+            else:
+                slot.check_idle()
+                await self._make_away(slot)
 
     @asynccontextmanager
-    async def lease(self, name: str) -> AsyncGenerator[LoadedModel, None]:
-        """Use a model by name; raises ModelNotFound."""
-        model = self._models.get(name)
-        if model is None:
-            raise ModelNotFound(name, tuple(self._models))
-        yield model
+    async def lease(
+        self, name: str, *, keep_alive_s: float | None = None
+    ) -> AsyncGenerator[LoadedModel, None]:
+        """Use a model by name; loads one of this machine if requests may do so.
+
+        Args:
+            name: one of `nameable`.
+            keep_alive_s: how long the model stays after this use, until the next says otherwise.
+
+        Raises:
+            ModelNotFound: carries the names that would have worked.
+            Loading: it is being downloaded.
+            OndolError: as `load`.
+        """
+        slot = await self._acquire(normalized(name), keep_alive_s)
+        try:
+            assert slot.model is not None, "a leased model stays"
+            yield slot.model
+        finally:
+            slot.end_lease()
+
+    async def unload(self, name: str, *, force: bool = False) -> None:
+        """Give a model's memory back, or give up its load or download; returns when that is done.
+
+        Args:
+            name: the model's; one that is not loaded is no error.
+            force: end its streams, with an error.
+
+        Raises:
+            ModelNotFound: no such model is known.
+            ModelInUse: it answers requests.
+        """
+        slot = self._roster.find(normalized(name))
+        if slot is None:
+            self._roster.status(normalized(name))
+            return
+        while not slot.is_away:
+            if force and slot.model is not None:
+                await self._unload(slot)
+                continue
+            slot.check_idle()
+            await self._make_away(slot)
+
+    async def remove(self, name: str) -> int:
+        """Unload a model and delete it from this machine; the bytes that were freed.
+
+        Raises:
+            ModelNotFound, ModelInUse: see `unload`.
+            ModelRefused: it is not ours to delete.
+        """
+        name = normalized(name)
+        await self.refresh()
+        await self.unload(name)
+        slot, status = self._roster.find(name), self._roster.status(name)
+        model = name if slot is None else slot.order.model
+        freed_bytes = await asyncio.to_thread(remove, model, self._settings.home)
+        self._roster.drop(name)
+        self._library.forget()
+        await self.refresh()
+        self._events.publish(ModelEvent("removed", status))
+        return freed_bytes
+
+    async def pull(self, model: str) -> None:
+        """Bring a model to this machine, or up to date; shares a download or load that is under way.
+
+        Raises:
+            ModelNotFound, ModelRefused, SourceUnreachable, AccessDenied, DoesNotFit.
+            LoadStopped: an unload gave it up.
+        """
+        order = self._roster.meant(LoadOrder(model))
+        slot = self._roster.find(order.name) or await self._roster.slot_for(order)
+        if slot.is_serving or slot.phase == "unloading":
+            await self._loader.download(slot, is_refresh=True)
+            return
+        if slot.is_away:
+            slot.move("downloading")
+            slot.work = asyncio.create_task(self._run_download(slot), name=f"download {slot.name}")
+        await slot.outcome()
+
+    async def refresh(self) -> None:
+        """Look at the disk for models that came or went by other hands."""
+        await self._library.refresh()
 
     def served(self) -> tuple[LoadedModel, ...]:
-        """The models that a request may name, oldest first."""
-        return tuple(self._models.values())
+        """The models that are loaded, oldest first; one whose engine has died is among them."""
+        return tuple(
+            slot.model
+            for slot in self._roster.slots.values()
+            # An engine that is being closed is not one that has died.
+            if slot.model is not None and slot.leaving is None
+        )
+
+    def nameable(self) -> tuple[ModelSummary, ...]:
+        """Exactly the names that a request may use now; of the disk, what `refresh` saw last."""
+        return self._roster.nameable()
+
+    def statuses(self) -> tuple[ModelStatus, ...]:
+        """Every model that is here or on its way; of the disk, what `refresh` saw last."""
+        return self._roster.statuses()
+
+    def watch(self) -> AsyncGenerator[ModelEvent]:
+        """Changes of status and progress from now on, until `close`."""
+        return self._events.watch()
 
     async def close(self) -> None:
-        """End every engine process."""
-        models = list(self._models.values())
-        self._models.clear()
-        await asyncio.gather(*(model.engine.close() for model in models))
+        """Give up every load and end every engine process."""
+        slots = list(self._roster.slots.values())
+        for slot in slots:
+            if slot.work is not None:
+                slot.work.cancel()
+        works = [slot.work for slot in slots if slot.work is not None]
+        await asyncio.gather(*works, return_exceptions=True)
+        await asyncio.gather(*(self._unload(slot) for slot in slots if slot.model is not None))
+        self._events.close()
 
+    async def _acquire(self, name: str, keep_alive_s: float | None) -> ModelSlot:
+        """The slot of a loaded model with a lease begun."""
+        while True:
+            slot = await self._roster.requested(name)
+            if slot.phase == "downloading":
+                raise Loading(f"'{name}' is still being downloaded. Retry after {Loading.retry_after_s} s.")
+            if slot.is_dead or slot.phase == "unloading":
+                await self._make_away(slot)
+                continue
+            if slot.is_away:
+                self._start_load(slot, slot.order, is_request=True)
+            # Before the load has ended, so that nobody unloads it between its end and this lease.
+            slot.begin_lease(keep_alive_s)
+            try:
+                if slot.is_coming:
+                    await slot.outcome(gives_up=False)
+                if slot.is_usable:
+                    return slot
+            except BaseException:
+                slot.end_lease()
+                raise
+            slot.end_lease()
 
-def _log_load(name: str, ready: EngineReady) -> None:
-    for note in ready.notes:
-        logger.warning("%s: %s", name, note)
-    for stored in ready.weights.stored:
-        logger.info(
-            "%s: %s, %d weights of %d modules in %.1f MiB of %s, %.3f bits per weight",
-            name,
-            stored.kind,
-            stored.num_weights,
-            stored.num_modules,
-            stored.num_bytes / 2**20,
-            stored.container,
-            stored.bits_per_weight,
-        )
-    if len(ready.weights.stored) > 1:
-        logger.info("%s: not quantized: %s", name, ", ".join(ready.weights.unquantized))
-    logger.info(
-        "%s is ready on %s in %s: %.0f MiB of weights, %d tokens of KV cache in %.0f MiB, "
-        "context %d tokens, %d tokens per step, loaded in %.1f s",
-        name,
-        ready.device,
-        ready.dtype,
-        ready.weights_bytes / 2**20,
-        ready.num_blocks * ready.block_size,
-        ready.kv_cache_bytes / 2**20,
-        ready.max_model_len,
-        ready.max_num_batched_tokens,
-        ready.load_seconds,
-    )
+    def _adopt(self, slot: ModelSlot, order: LoadOrder) -> LoadedModel:
+        """Take over what an order says about a model that is loaded already."""
+        assert slot.model is not None, "it is serving"
+        slot.adopt(order, self._settings.keep_alive_s)
+        return slot.model
 
+    def _start_load(self, slot: ModelSlot, order: LoadOrder, *, is_request: bool) -> None:
+        slot.adopt(order, self._settings.keep_alive_s)
+        slot.move("loading")
+        slot.work = asyncio.create_task(self._run_load(slot, is_request=is_request), name=f"load {slot.name}")
 
-class _ProgressLog:
-    """Logs a load's progress in steps of a quarter."""
+    async def _run_load(self, slot: ModelSlot, *, is_request: bool) -> LoadedModel | OndolError:
+        try:
+            loading = await self._loader.load(slot, is_request=is_request)
+        except OndolError as error:
+            slot.move("failed", error)
+            return error
+        except BaseException:
+            slot.move("unloaded")
+            raise
+        slot.model, slot.memory = loading.model, loading.memory
+        slot.move("loaded")
+        slot.start_idling()
+        return loading.model
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._next_share = PROGRESS_STEP
+    async def _run_download(self, slot: ModelSlot) -> OndolError | None:
+        try:
+            await self._loader.download(slot, is_refresh=True)
+            slot.resolved = await self._library.find(slot.order.model)
+        except OndolError as error:
+            slot.move("failed", error)
+            return error
+        except BaseException:
+            slot.move("unloaded")
+            raise
+        slot.move("unloaded")
+        return None
 
-    def report(self, progress: LoadProgress) -> None:
-        share = progress.loaded_bytes / max(1, progress.total_bytes)
-        if share >= self._next_share:
-            self._next_share = share + PROGRESS_STEP
-            logger.info("loading %s: %.0f %%", self._name, 100 * share)
+    async def _make_away(self, slot: ModelSlot) -> None:
+        """One step towards a slot that is away: stop its work, unload it, or wait for who does."""
+        if slot.is_coming:
+            assert slot.work is not None, "it is coming"
+            slot.work.cancel()
+            await asyncio.wait({slot.work})
+        elif slot.phase == "unloading" and slot.leaving is None:  # waits for its last streams
+            await slot.wait_for_change()
+        elif not slot.is_away:
+            await self._unload(slot)
 
+    async def _unload(self, slot: ModelSlot) -> None:
+        """End a loaded model's engine; shared by all who ask for it, stopped by none."""
+        if slot.leaving is None and slot.model is not None:
+            slot.leaving = asyncio.create_task(self._end_engine(slot), name=f"unload {slot.name}")
+        if slot.leaving is not None:
+            await asyncio.shield(slot.leaving)
 
-def _engine_config(
-    resolved: ResolvedModel, settings: EngineSettings, tokenizer: TextTokenizer
-) -> EngineConfig:
-    return EngineConfig(
-        model_path=str(resolved.path),
-        device=settings.device,
-        dtype=settings.dtype,
-        quantization=QuantizationConfig(
-            method=settings.quantization.method,
-            compute_dtype=settings.quantization.compute_dtype,
-            use_double_quant=settings.quantization.use_double_quant,
-            quant_storage=settings.quantization.quant_storage,
-            skip_modules=settings.quantization.skip_modules,
-            quantize_lm_head=settings.quantization.quantize_lm_head,
-        ),
-        max_model_len=settings.max_model_len,
-        max_num_seqs=settings.max_num_seqs,
-        max_num_batched_tokens=settings.max_num_batched_tokens,
-        kv_cache_bytes=settings.kv_cache_bytes,
-        block_size=settings.block_size,
-        enable_prefix_caching=settings.enable_prefix_caching,
-        end_token_ids=tokenizer.end_token_ids,
-        num_threads=settings.num_threads,
-    )
+    async def _end_engine(self, slot: ModelSlot) -> None:
+        assert slot.model is not None, "only a loaded model is unloaded"
+        slot.timer.stop()
+        if slot.phase != "unloading":
+            slot.move("unloading")
+        await slot.model.engine.close()
+        self._budget.release(slot.name)
+        slot.model = slot.memory = slot.leaving = None
+        slot.move("unloaded")
+
+    def _expire(self, slot: ModelSlot) -> None:
+        """Nobody has used the model for as long as it stays."""
+        if slot.phase == "loaded" and slot.num_leases == 0 and slot.leaving is None:
+            slot.leaving = asyncio.create_task(self._end_engine(slot), name=f"unload {slot.name}")
