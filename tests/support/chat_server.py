@@ -20,9 +20,10 @@ def echo(body: Body) -> list[str]:
 
 
 class ChatServer:
-    """`answer` gives the pieces of an answer; `error` refuses instead, as (status, error object).
+    """`answer` gives the pieces of an answer.
 
-    `broken_by` is an error object that comes after the pieces. A piece of None keeps the answer open until its reader goes away, which sets `was_left`.
+    A piece of None keeps the answer open until its reader goes away, which sets `was_left`. `broken_by` is an
+    error object that comes after the pieces; `error` refuses instead, as (status, error object).
     """
 
     def __init__(self, ids: tuple[str, ...] = ("tiny",)) -> None:

@@ -14,8 +14,10 @@ from typing import Literal, get_args
 
 Language = Literal["en", "ko"]
 
-# The name of a message catalog is its language's; English needs none.
+# A folder for each language but English; every file in it is a part of one table.
 MESSAGES_FOLDER = "messages"
+# The part whose sentences arrive with their places filled.
+COMPOSED_PART = "composed.toml"
 PLACE = re.compile(r"\{(\w+)(?:[!:][^{}]*)?\}")
 # A sentence inside a sentence inside a sentence: nothing composes its messages deeper.
 MAX_DEPTH = 3
@@ -24,22 +26,29 @@ MIN_OWN_CHARACTERS = 6
 # `[default: 8000]`, as click and the settings' flags put it behind an option's help.
 EXTRAS = re.compile(r"(?P<body>.*?)(?P<gap>\s+)\[(?P<items>[^\[\]]*)\]", re.DOTALL)
 # What stands before the words of a line that must not be re-wrapped: an indent, an exit code.
-LINE = re.compile(r"(?P<lead>\s*(?:\d+\s{2,})?)(?P<words>.*)")
+LINE = re.compile(r"(?P<lead>\s*(?:\d+\s{2,})?)(?P<words>.*?)(?P<example>(?<=Example:) ondol .*)?")
 UNWRAPPED = "\b\n"
 
 
 class Translator:
     """Sentences of one language by their English templates; without any, everything stays English."""
 
-    def __init__(self, language: Language, templates: Mapping[str, str]) -> None:
+    def __init__(
+        self, language: Language, templates: Mapping[str, str], composed: Mapping[str, str] | None = None
+    ) -> None:
+        """`composed` are the templates that whole messages are compared with; they are in use for both."""
         self.language = language
-        self._templates = templates
+        self._composed = composed or {}
+        self._templates = {**templates, **self._composed}
         self._patterns: list[tuple[re.Pattern[str], str]] | None = None
 
     @classmethod
     def load(cls, language: Language) -> "Translator":
         """The translator with the catalog that is shipped for `language`."""
-        return cls(language, {} if language == "en" else load_catalog(language))
+        if language == "en":
+            return cls(language, {})
+        parts = load_messages(language)
+        return cls(language, merged(parts), merged({COMPOSED_PART: parts[COMPOSED_PART]}))
 
     def sentence(self, english: str) -> str:
         """The template's translation, places unfilled."""
@@ -56,7 +65,7 @@ class Translator:
         if text in self._templates:
             return self._templates[text]
         if self._patterns is None:
-            self._patterns = _patterns(self._templates)
+            self._patterns = _patterns(self._composed)
         for pattern, translation in self._patterns:
             if found := pattern.fullmatch(text):
                 values = {name: self._inner(value, depth) for name, value in found.groupdict().items()}
@@ -87,14 +96,20 @@ class Translator:
 
     def _line(self, line: str) -> str:
         found = LINE.fullmatch(line)
-        return f"{found['lead']}{self.sentence(found['words'])}" if found else line
+        return f"{found['lead']}{self.sentence(found['words'])}{found['example'] or ''}" if found else line
 
 
-def load_catalog(language: Language) -> dict[str, str]:
-    """English template -> translation, over all sections of the catalog."""
-    folder = resources.files("ondol.cli").joinpath(MESSAGES_FOLDER)
-    sections = tomllib.loads(folder.joinpath(f"{language}.toml").read_text(encoding="utf-8"))
-    return {english: text for section in sections.values() for english, text in section.items()}
+def load_messages(language: Language) -> dict[str, dict[str, dict[str, str]]]:
+    """The shipped sentences: file -> section -> English template -> translation."""
+    folder = resources.files("ondol.cli").joinpath(MESSAGES_FOLDER, language)
+    files = (entry for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return {entry.name: tomllib.loads(entry.read_text(encoding="utf-8")) for entry in files}
+
+
+def merged(parts: Mapping[str, Mapping[str, Mapping[str, str]]]) -> dict[str, str]:
+    """All sections of all files as one table."""
+    sections = (section for part in parts.values() for section in part.values())
+    return {english: text for section in sections for english, text in section.items()}
 
 
 ENGLISH = Translator("en", {})

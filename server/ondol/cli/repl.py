@@ -116,9 +116,7 @@ class Repl:
 
 
 def _prompt() -> Callable[[], str]:
-    session: PromptSession[str] = PromptSession(
-        PROMPT, history=InMemoryHistory(), reserve_space_for_menu=0
-    )
+    session: PromptSession[str] = PromptSession(PROMPT, history=InMemoryHistory(), reserve_space_for_menu=0)
     return session.prompt
 
 

@@ -11,6 +11,7 @@ import click
 
 from ondol.cli.flags import settings_options
 from ondol.cli.language import tr
+from ondol.cli.terminal_progress import TerminalProgress
 from ondol.cli.typed_text import valid_text
 from ondol.config import load_settings
 from ondol.model_manager.tokenizer_files import tokenizer_files
@@ -50,7 +51,7 @@ def template_command(
       ondol template starter --messages conversation.json --json
     """
     messages = conversation(messages_file, user, system)
-    files = tokenizer_files(model, load_settings(flags).home)
+    files = tokenizer_files(model, load_settings(flags).home, TerminalProgress())
     tokenizer = TextTokenizer.load(files.folder, chat_template=files.chat_template)
     if tokenizer.chat_template is None:
         raise click.UsageError(

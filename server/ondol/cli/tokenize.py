@@ -12,6 +12,7 @@ import click
 from ondol.cli.flags import settings_options
 from ondol.cli.language import tr
 from ondol.cli.tables import table
+from ondol.cli.terminal_progress import TerminalProgress
 from ondol.cli.typed_text import stdin_text, valid_text
 from ondol.config import load_settings
 from ondol.model_manager.tokenizer_files import tokenizer_files
@@ -38,7 +39,7 @@ def tokenize_command(model: str, text: str | None, as_json: bool, **flags: objec
       ondol tokenize Qwen/Qwen2-7B-Instruct --json < notes.txt
     """
     given = valid_text(text) if text is not None else stdin_text()
-    files = tokenizer_files(model, load_settings(flags).home)
+    files = tokenizer_files(model, load_settings(flags).home, TerminalProgress())
     tokenizer = TextTokenizer.load(files.folder)
     tokens = [token_row(tokenizer, token_id) for token_id in tokenizer.encode_text(given)]
     hangul = hangul_tokens([tokenizer.token_bytes[token["id"]] for token in tokens])

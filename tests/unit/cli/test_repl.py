@@ -123,6 +123,12 @@ def test_an_answer_at_its_limit_is_told(talk, server, capsys):
     assert "limit of tokens" in capsys.readouterr().err
 
 
+# The pseudo-terminal becomes the one that Ctrl-C is typed on.
+ON_ITS_TERMINAL = (
+    "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from ondol.cli.main import main; main()"
+)
+
+
 class Terminal:
     """`ondol chat` on a terminal of its own."""
 
@@ -131,15 +137,12 @@ class Terminal:
         termios.tcsetwinsize(slave, (24, 80))
         environment = clean_environment() | {"TERM": "xterm", "LANG": "C.UTF-8", "COLUMNS": "80"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ondol", "chat", "tiny", "--url", url],
+            [sys.executable, "-c", ON_ITS_TERMINAL, "chat", "tiny", "--url", url],
             stdin=slave,
             stdout=slave,
             stderr=slave,
             env=environment,
             start_new_session=True,
-            preexec_fn=lambda: os.close(
-                os.open(os.ttyname(0), os.O_RDWR)
-            ),  # makes it the controlling terminal
         )
         os.close(slave)
         os.set_blocking(self.master, False)

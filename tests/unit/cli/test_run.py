@@ -3,6 +3,7 @@ import json
 import signal
 import subprocess
 import sys
+from typing import ClassVar
 
 import pytest
 from support.chat_server import ChatServer
@@ -118,7 +119,7 @@ def test_a_named_daemon_that_does_not_answer_is_an_error(capsys):
 class FakeTemporary:
     """Stands for the child process; what it serves is a chat server of the test's."""
 
-    started = []
+    started: ClassVar[list[object]] = []
     url = ""
 
     def __init__(self, model, flags):

@@ -62,7 +62,7 @@ def test_a_text_without_hangul_has_no_line_about_it(byte_level, capsys):
 
 
 def test_a_pipe_is_read_where_no_text_is_given(byte_level, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("a\nb\n".encode())))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\nb\n")))
     report = json.loads(tokenize(capsys, byte_level, "--json"))
     assert report["num_characters"] == 3
 
