@@ -18,6 +18,7 @@ from ondol.api.chat_format import ChatFormat
 from ondol.api.generate import Endpoint
 from ondol.api.generation_fields import MAX_LOGPROBS, OTHER_FIELDS, GenerationFields
 from ondol.api.messages import RequestMessage
+from ondol.api.response_format import ResponseFormat
 from ondol.api.tools import ToolChoice, Tools, tool_use
 from ondol.errors import InvalidRequest
 from ondol.model_manager.loaded_model import LoadedModel
@@ -103,7 +104,6 @@ class ChatCompletionRequest(TurnFields):
     other_fields: ClassVar[Mapping[str, OtherField]] = {
         **OTHER_FIELDS,
         "modalities": OtherField("refused", "it answers in text only", (None, ["text"])),
-        "response_format": OtherField("refused", "answers are plain text", (None, {"type": "text"})),
         "audio": OtherField("refused", "it answers in text only"),
         "functions": OtherField("ignored", "superseded by tools"),
         "function_call": OtherField("ignored", "superseded by tool_choice"),
@@ -119,6 +119,9 @@ class ChatCompletionRequest(TurnFields):
     )
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    response_format: ResponseFormat | None = Field(
+        None, description='text, json_object, json_schema, and {"type": "regex", "regex": ...}.'
+    )
 
     @model_validator(mode="after")
     def _asks_for_logprobs(self) -> "ChatCompletionRequest":
@@ -132,6 +135,7 @@ class ChatCompletionRequest(TurnFields):
         options = self.sampling_options(
             max_tokens=older if newer is None else newer,
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+            grammar=None if self.response_format is None else self.response_format.grammar(),
         )
         return replace(super().turn(), options=options)
 

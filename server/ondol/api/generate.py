@@ -83,6 +83,7 @@ class Endpoint(Generic[Fields]):
             resources.enter_context(context.lifecycle.open_request())
             model = await _lease(context, fields, caller, resources)
             generation = await asyncio.to_thread(self.prepare, model, fields, caller)
+            await generation.check()
             resources.enter_context(context.admission.admit(model, len(generation.requests)))
             answer_format = self.answer_format(model, fields)
             headers = ignored_header({*ignored, *generation.ignored})

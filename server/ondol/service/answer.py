@@ -15,6 +15,7 @@ from ondol.errors import EngineFailed
 from ondol.metrics import Metrics
 from ondol.model_manager.loaded_model import LoadedModel
 from ondol.service.generation import GenerationRequest, TextDelta, Timings, interleave, stream_text
+from ondol.text.structured_output import validate_grammar
 from ondol.text.tools.calls import ToolCallDelta, ToolCallParser
 
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -70,6 +71,8 @@ class Generation:
         num_kept: of each run of `num_candidates` choices, how many the answer shows, best first.
         new_parser: reads tool calls out of one choice's text.
         ignored: names of what was asked for and this model cannot do.
+        untried_grammar: what has to compile before anything is computed.
+        grammar_param: the field that it comes from.
     """
 
     model: LoadedModel
@@ -80,6 +83,13 @@ class Generation:
     num_kept: int = 1
     new_parser: Callable[[], ToolCallParser] | None = None
     ignored: tuple[str, ...] = ()
+    untried_grammar: str | None = None
+    grammar_param: str = "response_format"
+
+    async def check(self) -> None:
+        """Raises InvalidRequest if nothing can match the grammar."""
+        if self.untried_grammar is not None:
+            await validate_grammar(self.untried_grammar, param=self.grammar_param)
 
     async def deltas(self, metrics: Metrics) -> AsyncGenerator[tuple[int, ChoiceDelta]]:
         """(index, delta) of all choices as they come; closing this ends them all."""

@@ -16,6 +16,8 @@ from ondol.model_manager.loaded_model import LoadedModel
 from ondol.service.answer import Caller, Generation
 from ondol.service.generation import GenerationRequest
 from ondol.service.sampling_options import SamplingOptions, check_text_size
+from ondol.text.structured_output import json_schema_grammar, lark_grammar
+from ondol.text.tools.call_grammar import call_schema
 from ondol.text.tools.tool_format import ToolFormat, tool_format
 
 
@@ -42,9 +44,9 @@ class ToolUse:
         """What the answer has to match; None if a strict schema is not asked for."""
         if self.forced_names:
             forced = [tool for tool in self.tools if tool["function"]["name"] in self.forced_names]
-            return fmt.forced_grammar(forced, is_parallel=self.is_parallel)
+            return lark_grammar(fmt.forced_grammar(forced, is_parallel=self.is_parallel), param="tools")
         if any(tool["function"].get("strict") for tool in self.tools):
-            return fmt.free_grammar(self.tools)
+            return lark_grammar(fmt.free_grammar(self.tools), param="tools")
         return None
 
 
@@ -107,11 +109,15 @@ def prepare_chat(model: LoadedModel, turn: ChatTurn, caller: Caller) -> Generati
     """
     prompt = render_turn(model, turn)
     fmt, tools, options = prompt.tool_format, turn.tools, turn.options
-    if fmt is not None and tools is not None:
-        # A forced call leaves no room for another format; a free one yields to what was asked for.
-        tool_grammar = tools.grammar(fmt)
-        if tools.forced_names or options.grammar is None:
-            options = replace(options, grammar=tool_grammar)
+    untried_grammar, grammar_param = options.grammar, "response_format"
+    # A forced call leaves no room for another format; a free one yields to what was asked for.
+    if fmt is not None and tools is not None and (tools.forced_names or options.grammar is None):
+        options = replace(options, grammar=tools.grammar(fmt))
+        untried_grammar, grammar_param = None, "tools"
+        if options.grammar is not None:
+            # The calls' grammar itself names the model's special tokens, which only the engine knows.
+            calls = call_schema(tools.tools, fmt.arguments_key)
+            untried_grammar = json_schema_grammar(calls, strict=False, param="tools")
     params = options.params(model, len(prompt.token_ids), "messages")
     requests = tuple(
         GenerationRequest(
@@ -131,4 +137,6 @@ def prepare_chat(model: LoadedModel, turn: ChatTurn, caller: Caller) -> Generati
         len(prompt.token_ids),
         new_parser=None if fmt is None or tools is None else partial(fmt.parser, tools.names),
         ignored=("tools",) if tools is not None and fmt is None else (),
+        untried_grammar=untried_grammar,
+        grammar_param=grammar_param,
     )

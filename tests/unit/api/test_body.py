@@ -19,6 +19,11 @@ USER = {"role": "user", "content": "hi"}
 CHAT = {"model": "tiny", "messages": [USER]}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 
+
+def schema_format(schema: dict) -> dict:
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+
+
 MALFORMED_BODIES = {
     "nothing": b"",
     "a word": b"hello",
@@ -123,6 +128,15 @@ WRONG_CHAT_FIELDS = [
     ({"logprobs": 1}, "logprobs"),
     ({"top_logprobs": 5}, "top_logprobs"),
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+    ({"response_format": {"type": "yaml"}}, "response_format.type"),
+    ({"response_format": {"type": "json_schema"}}, "response_format"),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a b"}}},
+        "response_format.json_schema.name",
+    ),
+    ({"response_format": schema_format({"type": "number", "minimum": 2, "maximum": 1})}, "response_format"),
+    ({"response_format": schema_format({"$ref": "#/$defs/none"})}, "response_format"),
+    ({"response_format": {"type": "regex", "regex": "("}}, "response_format"),
     ({"modalities": ["audio"]}, "modalities"),
     ({"audio": {"voice": "alloy"}}, "audio"),
     ({"deadline_s": 0}, "deadline_s"),
