@@ -55,14 +55,15 @@ class ModelNotFound(OndolError):
 
     exit_code = 3
 
-    def __init__(self, name: str, known: tuple[str, ...] = ()) -> None:
+    def __init__(self, name: str, known: tuple[str, ...] = (), *, is_elsewhere: bool = False) -> None:
         self.name = name
         self.known = known
         self.close = tuple(difflib.get_close_matches(name.casefold(), known))
         hint = f" Known models: {', '.join(known)}." if known else ""
         if self.close:
             hint = f" Did you mean {' or '.join(self.close)}?"
-        super().__init__(f"The model '{name}' does not exist.{hint}")
+        fact = "is not on this machine" if is_elsewhere else "does not exist"
+        super().__init__(f"The model '{name}' {fact}.{hint}")
 
 
 class AccessDenied(OndolError):

@@ -72,7 +72,7 @@ def _plan_cached(known: KnownModel, home: Path) -> Removal:
     cached = cached_repo(source.repo) if isinstance(source, HubSource) else None
     if cached is None or not isinstance(source, HubSource):
         here = (*ModelStore(home).names(), *(cached.repo for cached in cached_repos()))
-        raise ModelNotFound(known.name, here)
+        raise ModelNotFound(known.name, here, is_elsewhere=True)
     if source.revision != HubSource(repo=source.repo).revision and known.name == source.repo:
         raise InvalidRequest(
             f"{source.repo} is removed with all its revisions: leave @{source.revision} away.", param="model"
