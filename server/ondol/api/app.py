@@ -7,15 +7,20 @@ share nothing.
 from fastapi import FastAPI
 
 from ondol import __version__
-from ondol.api import chat_completions, completions, models, probes
-from ondol.api.access import ApiKeyGuard
+from ondol.api import chat_completions, completions, model_admin, model_events, model_fit, models, probes
+from ondol.api.access import ApiKeyGuard, is_loopback
 from ondol.api.admission import Admission
+from ondol.api.background import Background
+from ondol.api.browsers import BrowserGuard, host_names
 from ondol.api.context import ApiContext
 from ondol.api.errors import install_error_handlers
+from ondol.api.fit_runs import FitRuns
 from ondol.api.lifecycle import Lifecycle
 from ondol.api.request_ids import RequestIds
 from ondol.api.sse import keep_streams_open_at_shutdown
 from ondol.config import ApiConfig
+from ondol.keys.key_ring import KeyRing
+from ondol.keys.key_store import KeyStore
 from ondol.metrics import Metrics
 from ondol.model_manager.manager import ModelManager
 
@@ -34,11 +39,18 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    app.state.context = ApiContext(manager, config, metrics, lifecycle, Admission())
+    app.state.context = ApiContext(
+        manager, config, metrics, lifecycle, Admission(), Background(lifecycle), FitRuns(config.fit_flags)
+    )
     install_error_handlers(app)
     # The last one added is the outermost.
-    app.add_middleware(ApiKeyGuard, api_keys=config.api_keys)
+    keys = KeyRing(config.api_keys, KeyStore(config.home))
+    hosts = host_names(
+        config.host, config.allowed_hosts, is_guarded=keys.is_required and not is_loopback(config.host)
+    )
+    app.add_middleware(ApiKeyGuard, keys=keys, metrics_require_key=config.metrics_require_key)
+    app.add_middleware(BrowserGuard, hosts=hosts, origins=config.cors_origins)
     app.add_middleware(RequestIds)
-    for routes in (chat_completions.router, completions.router, models.router, probes.router):
-        app.include_router(routes)
+    for routes in (chat_completions, completions, models, model_admin, model_events, model_fit, probes):
+        app.include_router(routes.router)
     return app

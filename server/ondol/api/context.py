@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from ondol.api.admission import Admission
+from ondol.api.background import Background
+from ondol.api.fit_runs import FitRuns
 from ondol.api.lifecycle import Lifecycle
 from ondol.config import ApiConfig
 from ondol.metrics import Metrics
@@ -23,6 +25,8 @@ class ApiContext:
     metrics: Metrics
     lifecycle: Lifecycle
     admission: Admission
+    background: Background
+    fit_runs: FitRuns
 
 
 def context_of(request: Request) -> ApiContext:

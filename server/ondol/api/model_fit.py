@@ -32,7 +32,12 @@ async def model_fit(
     if concurrency is not None:
         arguments += ["--concurrency", str(concurrency)]
     shared = context_of(request)
-    report = await while_wanted(
-        request, shared.lifecycle, shared.fit_runs.report(checked_name(model, shared.manager), arguments)
-    )
+    # Only this daemon knows a folder by the name that it is served under.
+    folders = {
+        status.id: status.path
+        for status in shared.manager.statuses()
+        if status.source.get("kind") == "folder" and status.path is not None
+    }
+    asked = folders.get(model) or checked_name(model, shared.manager)
+    report = await while_wanted(request, shared.lifecycle, shared.fit_runs.report(asked, arguments))
     return Response(report, media_type="application/json")

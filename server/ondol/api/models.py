@@ -1,9 +1,7 @@
-"""GET /v1/models: which models are served. GET /models/info: how one of them is stored and runs.
+"""GET /v1/models: which models requests may name. GET /models/info: how one of them is stored and runs.
 
 Knows nothing about loading. Invariant: a name listed here is one that requests may use.
 """
-
-import unicodedata
 
 import msgspec
 from fastapi import APIRouter, Request
@@ -11,23 +9,30 @@ from starlette.responses import Response
 
 from ondol.api.answers import KVCacheInfo, ModelCard, ModelInfo, ModelList
 from ondol.api.context import context_of
+from ondol.api.model_status import StatusObject, status_object, without_paths
 from ondol.errors import InvalidRequest, ModelNotFound
-from ondol.model_manager.manager import LoadedModel
+from ondol.model_manager.load_order import normalized
+from ondol.model_manager.loaded_model import LoadedModel
+from ondol.model_manager.manager import ModelManager
 
 router = APIRouter()
 
 
-@router.get("/v1/models", summary="List the served models")
+@router.get("/v1/models", summary="List the models that requests may name")
 async def list_models(request: Request) -> Response:
-    """OpenAI's list object."""
-    models = context_of(request).manager.served()
-    return _json(ModelList([_card(model) for model in models]))
+    """OpenAI's list object: exactly the names that a request may use now."""
+    return _json(ModelList(await _cards(context_of(request).manager)))
 
 
-@router.get("/v1/models/{name:path}", summary="Describe one served model")
+@router.get("/v1/models/{name:path}", summary="Describe one model that requests may name")
 async def retrieve_model(request: Request, name: str) -> Response:
     """OpenAI's model object; names may hold slashes, as Hub ids do."""
-    return _json(_card(_served(request, name)))
+    cards = await _cards(context_of(request).manager)
+    wanted = normalized(name)
+    for card in cards:
+        if card.id == wanted:
+            return _json(card)
+    raise ModelNotFound(name, tuple(card.id for card in cards))
 
 
 @router.get("/models/info", summary="Tell how a served model is stored and runs")
@@ -55,17 +60,26 @@ async def model_info(request: Request, model: str | None = None) -> Response:
 
 def _served(request: Request, name: str) -> LoadedModel:
     models = context_of(request).manager.served()
-    wanted = unicodedata.normalize("NFC", name)
+    wanted = normalized(name)
     for model in models:
         if model.name == wanted:
             return model
     raise ModelNotFound(name, tuple(model.name for model in models))
 
 
-def _card(model: LoadedModel) -> ModelCard:
-    # Clients have no business with the paths of this machine.
-    source = {key: value for key, value in model.source.items() if key != "path"}
-    return ModelCard(model.name, model.created, model.max_model_len, source)
+async def _cards(manager: ModelManager) -> list[ModelCard]:
+    await manager.refresh()
+    statuses = {status.id: status_object(status) for status in manager.statuses()}
+    return [
+        ModelCard(
+            model.name,
+            model.created,
+            model.max_model_len,
+            without_paths(model.source),
+            statuses.get(model.name, StatusObject("unloaded")),
+        )
+        for model in manager.nameable()
+    ]
 
 
 def _json(body: msgspec.Struct) -> Response:

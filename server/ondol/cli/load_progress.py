@@ -24,6 +24,7 @@ class ProgressLines:
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[str, float]] = {}
+        self._last_line = ""
 
     def line(self, event: JsonObject) -> str | None:
         """The line for an event; None where little has changed since the last one."""
@@ -40,9 +41,12 @@ class ProgressLines:
         if stage == last_stage and share < last_share + PROGRESS_STEP:
             return None
         self._last[name] = (stage, share)
+        line = f"{name}: {status_text(status)}"
         if stage == "waiting":
-            return tr("{name}: waiting for other models to give back memory", name=name)
-        return f"{name}: {status_text(status)}"
+            line = tr("{name}: waiting for other models to give back memory", name=name)
+        is_news = line != self._last_line
+        self._last_line = line
+        return line if is_news else None
 
 
 @contextmanager

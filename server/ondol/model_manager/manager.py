@@ -20,7 +20,7 @@ from ondol.model_manager.memory_budget import MemoryBudget
 from ondol.model_manager.model_events import ModelEvent, ModelEvents
 from ondol.model_manager.model_slot import ModelSlot
 from ondol.model_manager.model_status import ModelStatus, ModelSummary
-from ondol.model_manager.removal import remove
+from ondol.model_manager.removal import plan_removal, remove
 from ondol.model_manager.room import Room
 from ondol.model_manager.roster import Roster
 
@@ -135,13 +135,15 @@ class ModelManager:
 
         Raises:
             ModelNotFound, ModelInUse: see `unload`.
-            ModelRefused: it is not ours to delete.
+            InvalidRequest: it is not ours to delete.
         """
         name = normalized(name)
         await self.refresh()
-        await self.unload(name)
-        slot, status = self._roster.find(name), self._roster.status(name)
+        slot = self._roster.find(name)
         model = name if slot is None else slot.order.model
+        await asyncio.to_thread(plan_removal, model, self._settings.home)  # refuses before it is unloaded
+        await self.unload(name)
+        status = self._roster.status(name)
         freed_bytes = await asyncio.to_thread(remove, model, self._settings.home)
         self._roster.drop(name)
         self._library.forget()
