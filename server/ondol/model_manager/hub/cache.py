@@ -29,6 +29,9 @@ from ondol.model_manager.hub.retry import MAX_WAIT_S
 from ondol.model_manager.progress import Progress, SilentBar
 from ondol.model_manager.store import check_space, disk_full_as_error, gigabytes
 
+# For the library's two requests when every file is there.
+FINISH_TIMEOUT_S = 60.0
+
 
 class Hub:
     """One Hub and one cache folder; None leaves both to the library's own settings."""
@@ -44,7 +47,6 @@ class Hub:
     ) -> None:
         self._progress = progress
         self._cache = cache or Path(constants.HF_HUB_CACHE)
-        self._finish_timeout_s = max_wait_s + 2 * timeout_s
         self.client = HubClient(progress, endpoint=endpoint, timeout_s=timeout_s, max_wait_s=max_wait_s)
 
     def cached(self, source: HubSource) -> Path | None:
@@ -132,11 +134,11 @@ class Hub:
             return
         try:
             # The library itself waits as long as a busy Hub asks it to, be it an hour.
-            within(self._finish_timeout_s, lambda: self.client.patiently(finish))
+            within(FINISH_TIMEOUT_S, lambda: self.client.patiently(finish))
         except TimeoutError as error:
             raise SourceUnreachable(
                 f"The Hub at {self.client.endpoint} is busy: it did not list {source.repo} within "
-                f"{self._finish_timeout_s:.0f} s. Repeat the command; the files have arrived."
+                f"{FINISH_TIMEOUT_S:.0f} s. Repeat the command; the files have arrived."
             ) from error
 
 

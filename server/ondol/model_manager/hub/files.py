@@ -19,7 +19,7 @@ OTHER_LAYOUT_PREFIXES = ("consolidated", "params.json")
 # What else a model may bring: its configurations, its tokenizer, its chat template.
 SIDE_FILES = re.compile(
     r".*config\.json|.*\.safetensors\.index\.json|tokenizer.*\.(json|model|txt)|.*\.(model|tiktoken|jinja)"
-    r"|(vocab|added_tokens|special_tokens_map|chat_template)\.json|(vocab|merges)\.txt"
+    r"|(vocab|tekken|added_tokens|special_tokens_map|chat_template)\.json|(vocab|merges)\.txt"
 )
 ORIGINAL_LLAMA = re.compile(r"meta-llama/Llama-2-(7b|13b|70b)(-chat)?")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")

@@ -2,7 +2,6 @@ import io
 
 import pytest
 from huggingface_hub import constants
-from huggingface_hub.utils import close_session
 
 from ondol.model_manager.hub.cache import Hub
 from ondol.model_manager.progress import Progress
@@ -15,8 +14,7 @@ def token_store(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
     monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(tmp_path / "hf" / "stored_tokens"))
-    yield tmp_path / "hf"
-    close_session()
+    return tmp_path / "hf"
 
 
 @pytest.fixture

@@ -162,17 +162,12 @@ def test_a_hub_that_is_busy_for_an_hour_is_reported_at_once(hub, fake_hub):
         hub.pull(SOURCE)
 
 
-def test_a_hub_that_turns_busy_at_the_end_of_a_pull_is_not_waited_for_any_longer(fake_hub, tmp_path):
-    hub = Hub(
-        Progress(io.StringIO()),
-        endpoint=fake_hub.base_url,
-        cache=tmp_path / "cache",
-        timeout_s=0.5,
-        max_wait_s=0.1,
-    )
+def test_a_hub_that_turns_busy_at_the_end_of_a_pull_is_not_waited_for_any_longer(hub, fake_hub, monkeypatch):
     fake_hub.busy = [Busy(429, {"Retry-After": "3600"}, "/tree/")]
-    with pytest.raises(SourceUnreachable, match="did not list"):
-        hub.pull(SOURCE)
+    with monkeypatch.context() as patch:
+        patch.setattr(hub_module, "FINISH_TIMEOUT_S", 0.3)
+        with pytest.raises(SourceUnreachable, match="did not list"):
+            hub.pull(SOURCE)
     num_downloads = len(fake_hub.downloaded())
     hub.pull(SOURCE)
     assert len(fake_hub.downloaded()) == num_downloads
