@@ -18,6 +18,7 @@ from ondol.config import load_settings
 from ondol.engine.worker import choose_device
 from ondol.errors import ConfigError, DoesNotFit
 from ondol.inspection.fit import FitReport, FormFit, Question, measure_fit
+from ondol.inspection.forms import PUBLISHED
 from ondol.inspection.machine import Machine, described_machine, this_machine
 from ondol.inspection.outline import open_outline
 
@@ -171,9 +172,8 @@ def _row(form: FormFit) -> list[str]:
 def _form_name(form: FormFit) -> str:
     if form.form == "fp16":
         return HALVES[form.dtype]
-    if form.form == "published":
-        kind = form.dtype if form.method == "none" else form.method
-        return tr("as published ({kind})", kind=kind)
+    if form.form == PUBLISHED:
+        return tr("published")
     return NAMES[form.form]
 
 

@@ -1,0 +1,73 @@
+import json
+
+import pytest
+from support.checkpoints import save_checkpoint
+from support.header_files import published_folder
+
+from ondol.cli.main import run
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return save_checkpoint(tmp_path_factory.mktemp("fit") / "tiny", "llama")
+
+
+@pytest.fixture
+def fit(tiny, tmp_path):
+    return lambda *arguments: run(["fit", str(tiny), "--home", str(tmp_path / "home"), *arguments])
+
+
+def test_people_read_a_table_of_forms_and_a_verdict(fit, capsys):
+    assert fit("--device", "cpu", "--context", "128", "--concurrency", "2") == 0
+    captured = capsys.readouterr()
+    title, memory, _, header, *rows, _, verdict = captured.out.splitlines()
+    assert title == "tiny: 0.00B parameters; 2 x 128 tokens of context"
+    assert "of RAM" in memory
+    assert header.split()[:2] == ["FORM", "WEIGHTS"]
+    assert [row.split()[0] for row in rows] == ["FP32", "BF16", "INT8", "NF4", "NF4", "published"]
+    assert verdict.startswith("It fits as FP32: up to 512 tokens for 2 at once")
+    assert max(map(len, captured.out.splitlines())) <= 110
+    assert captured.err == ""
+
+
+def test_where_nothing_fits_the_table_is_printed_and_the_exit_code_says_so(fit, capsys):
+    assert fit("--memory", "100KiB") == 5
+    captured = capsys.readouterr()
+    assert "It does not fit in any form." in captured.out
+    assert captured.err.startswith("ondol: error: tiny does not fit: its smallest form needs ")
+
+
+def test_programs_read_one_json_object_also_where_nothing_fits(fit, capsys):
+    assert fit("--memory", "100KiB", "--json") == 5
+    report = json.loads(capsys.readouterr().out)
+    assert (report["fits"], report["best_form"]) == (False, None)
+    assert report["device"]["kind"] == "cuda"
+    assert report["device"]["total_bytes"] == 100 * 1024
+
+
+def test_a_published_model_on_a_card_of_24_gigabytes(tmp_path, capsys):
+    folder = published_folder(tmp_path / "moe", "qwen1.5-moe-a2.7b")
+    assert run(["fit", str(folder), "--memory", "24GiB", "--home", str(tmp_path)]) == 0
+    output = capsys.readouterr().out
+    assert "14.32B parameters, 2.69B active per token" in output
+    assert "a graphics card, 24.0 GiB, of which 21.6 GiB can be used" in output
+    assert "It fits as INT8" in output
+    assert max(map(len, output.splitlines())) <= 110
+
+
+@pytest.mark.parametrize("memory", ["much", "-1"])
+def test_a_bad_size_is_wrong_usage(fit, capsys, memory):
+    assert fit("--memory", memory) == 2
+    assert "--memory" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_there_has_its_exit_code(tmp_path, capsys):
+    assert run(["fit", "no-such-model", "--json", "--home", str(tmp_path)]) == 3
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("ondol: error: The model 'no-such-model' does not exist.")
+
+
+def test_help_has_an_example(capsys):
+    assert run(["fit", "--help"]) == 0
+    assert "ondol fit llama-2-7b-chat" in capsys.readouterr().out
