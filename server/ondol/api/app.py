@@ -7,13 +7,23 @@ share nothing.
 from fastapi import FastAPI
 
 from ondol import __version__
-from ondol.api import chat_completions, completions, model_admin, model_events, model_fit, models, probes
+from ondol.api import (
+    chat_completions,
+    completions,
+    model_admin,
+    model_events,
+    model_fit,
+    models,
+    probes,
+    props,
+    text_tools,
+)
 from ondol.api.access import ApiKeyGuard, is_loopback
 from ondol.api.admission import Admission
 from ondol.api.background import Background
 from ondol.api.browsers import BrowserGuard, host_names
 from ondol.api.context import ApiContext
-from ondol.api.errors import install_error_handlers
+from ondol.api.errors import documented_errors, install_error_handlers
 from ondol.api.fit_runs import FitRuns
 from ondol.api.lifecycle import Lifecycle
 from ondol.api.request_ids import RequestIds
@@ -51,6 +61,7 @@ def create_app(
     app.add_middleware(ApiKeyGuard, keys=keys, metrics_require_key=config.metrics_require_key)
     app.add_middleware(BrowserGuard, hosts=hosts, origins=config.cors_origins)
     app.add_middleware(RequestIds)
-    for routes in (chat_completions, completions, models, model_admin, model_events, model_fit, probes):
-        app.include_router(routes.router)
+    generating = (chat_completions, completions, text_tools)
+    for routes in (*generating, models, model_admin, model_events, model_fit, props, probes):
+        app.include_router(routes.router, responses=documented_errors())
     return app

@@ -5,7 +5,7 @@ daemon with status >= 400 has another shape than {"error": {message, type, param
 """
 
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from fastapi import FastAPI, Request
@@ -102,6 +102,30 @@ _KINDS: tuple[tuple[type[OndolError], _Kind], ...] = (
     (EngineFailed, _Kind(500, SERVER_ERROR, None, "engine_failed")),
     (OndolError, _Kind(500, SERVER_ERROR, None, "internal_error")),
 )
+
+
+def documented_errors() -> dict[int | str, dict[str, Any]]:
+    """What /openapi.json says of answers with status >= 400, which every route may give."""
+    text: dict[str, Any] = {"type": "string"}
+    detail = {
+        "type": "object",
+        "properties": {
+            "message": text,
+            "type": text,
+            "param": {"type": ["string", "null"]},
+            "code": {"type": ["string", "null"]},
+        },
+        "required": ["message", "type", "param", "code"],
+    }
+    schema = {"type": "object", "properties": {"error": detail}, "required": ["error"]}
+    statuses = {kind.status for _, kind in _KINDS} | {HTTPStatus.METHOD_NOT_ALLOWED.value}
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {"application/json": {"schema": schema}},
+        }
+        for status in sorted(statuses)
+    }
 
 
 def error_body(error: OndolError) -> ErrorBody:

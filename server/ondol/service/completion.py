@@ -72,21 +72,21 @@ def prepare_completion(model: LoadedModel, batch: PromptBatch, caller: Caller) -
 
 
 def encode_prompt(
-    model: LoadedModel, prompt: str | list[int], *, add_special_tokens: bool = True
+    model: LoadedModel, prompt: str | list[int], *, add_special_tokens: bool = True, param: str = "prompt"
 ) -> list[int]:
-    """Token ids of one prompt; blocks on long texts. Raises InvalidRequest naming "prompt"."""
+    """Token ids of one prompt; blocks on long texts. Raises InvalidRequest naming `param`."""
     if isinstance(prompt, str):
-        check_text_size(prompt, model.max_model_len, "prompt")
+        check_text_size(prompt, model.max_model_len, param)
         encode = model.tokenizer.encode_text if add_special_tokens else model.tokenizer.encode_rendered
         prompt_ids = encode(prompt)
     else:
         # First the length, so that a huge list is not looked through.
         if len(prompt) > model.max_model_len:
-            raise PromptTooLong(len(prompt), model.max_model_len, param="prompt")
-        check_token_ids(prompt, model.vocab_size, "prompt")
+            raise PromptTooLong(len(prompt), model.max_model_len, param=param)
+        check_token_ids(prompt, model.vocab_size, param)
         prompt_ids = prompt
     if not prompt_ids:
-        raise InvalidRequest("The prompt is empty.", param="prompt")
+        raise InvalidRequest("The prompt is empty.", param=param)
     return prompt_ids
 
 
