@@ -62,8 +62,10 @@ class ModelNotFound(OndolError):
         hint = f" Known models: {', '.join(known)}." if known else ""
         if self.close:
             hint = f" Did you mean {' or '.join(self.close)}?"
-        fact = "is not on this machine" if is_elsewhere else "does not exist"
-        super().__init__(f"The model '{name}' {fact}.{hint}")
+        if is_elsewhere:
+            super().__init__(f"The model '{name}' is not on this machine.{hint}")
+        else:
+            super().__init__(f"The model '{name}' does not exist.{hint}")
 
 
 class AccessDenied(OndolError):
@@ -154,9 +156,7 @@ class KeyLimitReached(OndolError):
         self.what = what
         self.retry_after_s = retry_after_s
         unit = "at a time" if what == "concurrent requests" else "per minute"
-        super().__init__(
-            f"This API key allows {limit} {what} {unit}. Retry after {retry_after_s} s."
-        )
+        super().__init__(f"This API key allows {limit} {what} {unit}. Retry after {retry_after_s} s.")
 
 
 class InvalidKeyName(OndolError):

@@ -35,7 +35,9 @@ def rm_command(model: str, yes: bool, **flags: object) -> None:
         removal = plan_removal(model, home)
         freed = gigabytes(removal.freed_bytes)
         if not yes:
-            click.echo(tr("This removes {path} and frees {size}.", path=removal.path, size=freed), err=True)
+            click.echo(
+                tr("{path} would be removed; this frees {size}.", path=removal.path, size=freed), err=True
+            )
             require_consent()
         remove(model, home)
     except InvalidRequest as error:

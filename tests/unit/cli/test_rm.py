@@ -30,7 +30,7 @@ def test_yes_removes_without_asking_and_tells_what_came_back(tmp_path, registere
 def test_a_terminal_is_asked(tmp_path, registered, monkeypatch, capsys, answer, code, is_there):
     monkeypatch.setattr("sys.stdin", Terminal(answer))
     assert run(["rm", "mine", "--home", str(tmp_path)]) == code
-    assert f"This removes {registered} and frees 0.00 GB." in capsys.readouterr().err
+    assert f"{registered} would be removed; this frees 0.00 GB." in capsys.readouterr().err
     assert registered.exists() is is_there
 
 
