@@ -1,11 +1,14 @@
 """An engine core on a checkpoint, in this process, and a way to run requests to their end."""
 
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
 from ondol.engine.block_manager import BlockManager
 from ondol.engine.core import EngineCore
+from ondol.engine.grammar_compiler import GrammarCompiler, GrammarQueue
 from ondol.engine.kv_cache import KVPlan, KVShape, allocate
 from ondol.engine.messages import AddRequest, TokenOutput
 from ondol.engine.model_runner import ModelRunner
@@ -28,6 +31,7 @@ def build_core(
     enable_prefix_caching: bool = True,
     end_token_ids: frozenset[int] = frozenset(),
     on_load: OnLoad | None = None,
+    max_prompt_logits: int = 512,
 ) -> EngineCore:
     """Load a folder in float32 and build the engine round it, with a pool of the given size."""
     weights = load_model(folder, CPU, "float32", on_load=on_load)
@@ -37,8 +41,17 @@ def build_core(
     cache = allocate(KVPlan(num_blocks, block_size, max_model_len, 0), shape, weights.dtype, CPU)
     runner = ModelRunner(weights.model, cache, Sampler.build(weights.vocab_size, CPU), CPU)
     block_manager = BlockManager(num_blocks, block_size, enable_prefix_caching)
-    scheduler = Scheduler(block_manager, max_num_seqs, max_num_batched_tokens)
-    return EngineCore(runner, scheduler, block_manager, end_token_ids, max_model_len, weights.vocab_size)
+    scheduler = Scheduler(block_manager, max_num_seqs, max_num_batched_tokens, max_prompt_logits)
+    compiler = GrammarCompiler(folder, weights.vocab_size, end_token_ids)
+    return EngineCore(
+        runner,
+        scheduler,
+        block_manager,
+        end_token_ids,
+        max_model_len,
+        weights.vocab_size,
+        GrammarQueue(compiler.compile),
+    )
 
 
 def greedy(max_tokens: int) -> SamplingParams:
@@ -46,22 +59,35 @@ def greedy(max_tokens: int) -> SamplingParams:
     return SamplingParams(max_tokens=max_tokens, temperature=0.0, ignore_eos=True)
 
 
+def run_outputs(core: EngineCore, messages: Iterable[AddRequest]) -> dict[str, list[TokenOutput]]:
+    """Run requests together; what each of them got, places in the queue left out. Fails if one never ends."""
+    messages = list(messages)
+    outputs = [output for message in messages for output in core.add(message)]
+    deadline_s = time.monotonic() + 60
+    while core.has_work or core.is_compiling:
+        outputs += core.step()
+        if not core.has_work and core.is_compiling:
+            time.sleep(0.001)
+        assert time.monotonic() < deadline_s, "the engine did not finish"
+    found: dict[str, list[TokenOutput]] = {message.request_id: [] for message in messages}
+    for output in (output for output in outputs if output.queue_position is None):
+        found[output.request_id].append(output)
+    return found
+
+
 def run_to_end(
     core: EngineCore, requests: dict[str, tuple[list[int], SamplingParams]]
 ) -> dict[str, list[int]]:
     """Run requests together; their output ids. Fails if one ends with an error or never ends."""
-    outputs: list[TokenOutput] = []
-    for request_id, (prompt_ids, params) in requests.items():
-        outputs += core.add(AddRequest(request_id=request_id, prompt_ids=prompt_ids, params=params))
-    for _ in range(10_000):
-        if not core.has_work:
-            break
-        outputs += core.step()
-    else:
-        raise AssertionError("the engine did not finish")
-    tokens: dict[str, list[int]] = {request_id: [] for request_id in requests}
-    for output in outputs:
-        assert output.error is None, output.error
-        assert output.first_index == len(tokens[output.request_id]), "outputs are deltas in order"
-        tokens[output.request_id] += output.token_ids
+    messages = (
+        AddRequest(request_id=request_id, prompt_ids=prompt_ids, params=params)
+        for request_id, (prompt_ids, params) in requests.items()
+    )
+    tokens: dict[str, list[int]] = {}
+    for request_id, outputs in run_outputs(core, messages).items():
+        tokens[request_id] = []
+        for output in outputs:
+            assert output.error is None, output.error
+            assert output.first_index == len(tokens[request_id]), "outputs are deltas in order"
+            tokens[request_id] += output.token_ids
     return tokens

@@ -231,7 +231,7 @@ class TokenOutput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         num_cached_tokens: prompt tokens that came from the prefix cache.
         error: one sentence, with finish_reason "error".
         logprobs: one for each of token_ids if the request asks for them, else empty.
-        prompt_logprobs: one for each prompt token, None for the first; on the first output alone.
+        prompt_logprobs: one for each prompt token, None for the first; with the first tokens alone.
         prefill_s: seconds from the start of the prompt's computation to the first token, with that token.
         queue_position: 1 is the next to be admitted; on outputs without tokens, while a request waits.
     """

@@ -74,7 +74,7 @@ class TextDelta:
         num_cached_tokens: prompt tokens that came from the prefix cache.
         logprobs: one for each of `token_ids` if the request asks for them, also while their text is
             held back; else empty.
-        prompt_logprobs: one for each prompt token, None for the first; on the first delta alone.
+        prompt_logprobs: one for each prompt token, None for the first; with the first tokens alone.
         stop_token_id: the end token that ended the choice; it is last in `token_ids` and shows no text.
         queue_position: 1 is the next to be admitted; on deltas without tokens, while the request waits.
         timings: on the last delta.
@@ -220,7 +220,8 @@ class _Stopwatch:
         self._prefill_s = 0.0
 
     def see(self, output: TokenOutput) -> None:
-        if not output.token_ids:
+        # The prompt alone has a time too, but no token.
+        if not output.token_ids and output.prefill_s is None:
             return
         self._last_s = time.monotonic()
         if self._first_s is None:
