@@ -6,6 +6,7 @@ setting, an open door without a key, a port in use, a missing model) fails befor
 
 import logging
 import socket
+from pathlib import Path
 
 import click
 
@@ -15,6 +16,7 @@ from ondol.api.lifecycle import Lifecycle
 from ondol.api.server import bind_socket, run_server
 from ondol.cli.flags import settings_options
 from ondol.config import ApiConfig, Settings, load_settings
+from ondol.errors import ConfigError
 from ondol.keys.key_ring import KeyRing
 from ondol.keys.key_store import KeyStore
 from ondol.logs import configure_logging
@@ -34,11 +36,17 @@ def serve_command(model: str | None, **flags: object) -> None:
     configure_logging(settings.log_level)
     config = settings.api()
     check_exposure(config, KeyRing(config.api_keys, KeyStore(config.home)))
+    order = LoadOrder(
+        settings.model,
+        served_name=settings.served_model_name,
+        chat_template=_read_template(settings.chat_template),
+        is_pinned=True,
+    )
     with bind_socket(config.host, config.port) as listener:
-        run_daemon(settings, config, listener)
+        run_daemon(settings, config, order, listener)
 
 
-def run_daemon(settings: Settings, config: ApiConfig, listener: socket.socket) -> None:
+def run_daemon(settings: Settings, config: ApiConfig, order: LoadOrder, listener: socket.socket) -> None:
     """Serve until a signal ends it; raises the OndolError that kept the first model from loading.
 
     The first model is fetched if need be while the daemon answers /health, /ready and /models already.
@@ -50,11 +58,19 @@ def run_daemon(settings: Settings, config: ApiConfig, listener: socket.socket) -
     app = create_app(manager, config=config, metrics=metrics, lifecycle=lifecycle)
 
     async def load() -> None:
-        order = LoadOrder(settings.model, served_name=settings.served_model_name, is_pinned=True)
         model = await manager.load(order)
         logger.info("serving %s on %s", model.name, url_of(listener))
 
     run_server(app, listener, config=config, lifecycle=lifecycle, load=load, close=manager.close)
+
+
+def _read_template(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the chat template {path} cannot be read: {error}") from error
 
 
 def url_of(listener: socket.socket) -> str:

@@ -62,6 +62,7 @@ class ManagerSettings:
         memory_budget_bytes: for all models of the device; None measures it.
         load_on_request: requests may name models that are not loaded.
         max_queue_size: requests that may wait for a place in one engine.
+        merges_system_prompt: system messages go into the user's where a template knows no system role.
     """
 
     home: Path
@@ -70,3 +71,4 @@ class ManagerSettings:
     memory_budget_bytes: int | None = None
     load_on_request: bool = True
     max_queue_size: int = 256
+    merges_system_prompt: bool = True

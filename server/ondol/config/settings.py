@@ -145,6 +145,12 @@ class Settings(BaseSettings):
     served_model_name: NameOrAuto = Field(
         None, description="Name in the API; auto takes the folder's or catalog's name."
     )
+    chat_template: UserPath | None = Field(
+        None, description="Jinja file to use instead of the chat template of the model that is served."
+    )
+    merge_system_prompt: bool = Field(
+        True, description="Put system messages in front of the user's where a template knows no system role."
+    )
     api_key: ApiKeys = Field(
         (), description="Key that clients must send; several are joined by commas. None accepts any key."
     )
@@ -231,6 +237,7 @@ class Settings(BaseSettings):
             memory_budget_bytes=None if self.memory_budget is None else int(self.memory_budget),
             load_on_request=self.load_on_request,
             max_queue_size=self.max_queue_size,
+            merges_system_prompt=self.merge_system_prompt,
         )
 
 

@@ -22,6 +22,7 @@ from ondol.model_manager.fetching import fetch
 from ondol.model_manager.generation_defaults import GenerationDefaults
 from ondol.model_manager.library import Library
 from ondol.model_manager.load_log import LoadLog
+from ondol.model_manager.load_order import LoadOrder
 from ondol.model_manager.loaded_model import LoadedModel
 from ondol.model_manager.memory_budget import MemoryBudget
 from ondol.model_manager.model_slot import ModelSlot
@@ -122,7 +123,9 @@ class Loader:
     async def _load_into(
         self, engine: EngineClient, slot: ModelSlot, resolved: ResolvedModel, *, may_evict_pinned: bool
     ) -> Loading:
-        tokenizer, defaults = await asyncio.to_thread(_read_texts, resolved)
+        tokenizer, defaults = await asyncio.to_thread(
+            _read_texts, resolved, slot.order, merges_system_prompt=self._settings.merges_system_prompt
+        )
         config = engine_config(slot.order, resolved, self._engine_settings, tokenizer.end_token_ids)
         plan = await engine.plan(self._within_budget(config, may_evict_pinned=may_evict_pinned))
         kv_cache_bytes = await self._room.make(slot, plan, may_evict_pinned=may_evict_pinned)
@@ -150,10 +153,14 @@ class Loader:
         )
 
 
-def _read_texts(resolved: ResolvedModel) -> tuple[TextTokenizer, GenerationDefaults]:
+def _read_texts(
+    resolved: ResolvedModel, order: LoadOrder, *, merges_system_prompt: bool
+) -> tuple[TextTokenizer, GenerationDefaults]:
     recommended = resolved.recommended
     tokenizer = TextTokenizer.load(
-        recommended.tokenizer_path or resolved.path, chat_template=recommended.chat_template
+        recommended.tokenizer_path or resolved.path,
+        chat_template=order.chat_template or recommended.chat_template,
+        merges_system_prompt=merges_system_prompt,
     )
     return tokenizer, GenerationDefaults.load(resolved.path)
 

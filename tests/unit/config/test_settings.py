@@ -6,7 +6,6 @@ import pytest
 from pydantic import ValidationError
 
 from ondol.config import (
-    ApiConfig,
     EngineSettings,
     ManagerSettings,
     QuantizationSettings,
@@ -56,14 +55,7 @@ def test_the_api_group_holds_all_keys_in_the_clear(tmp_path):
     key_file = tmp_path / "keys"
     key_file.write_text("# team\n\nthird\n  fourth \n", encoding="utf-8")
     settings = load_settings({"api_key": ("first", "second"), "api_key_file": str(key_file)})
-    assert settings.api() == ApiConfig(
-        host="127.0.0.1",
-        port=8000,
-        api_keys=("first", "second", "third", "fourth"),
-        allow_unauthenticated=False,
-        max_body_bytes=8 * 2**20,
-        shutdown_grace_s=30.0,
-    )
+    assert settings.api().api_keys == ("first", "second", "third", "fourth")
 
 
 @pytest.mark.parametrize("content", [None, "", "# only a comment\n"])
