@@ -8,11 +8,12 @@ from hashlib import sha256
 import msgspec
 
 from ondol import __version__
-from ondol.model_manager.manager import LoadedModel
+from ondol.model_manager.loaded_model import LoadedModel
 
 
 def system_fingerprint(model: LoadedModel) -> str:
-    """A short name for this version, model files, device and precision."""
+    """A short name for this version, model files, device, precision and quantization."""
     ready = model.engine.ready
-    parts = (__version__, model.name, model.source, ready.device, ready.dtype)
+    kinds = [(stored.kind, stored.num_weights) for stored in ready.weights.stored]
+    parts = (__version__, model.name, model.source, ready.device, ready.dtype, kinds)
     return f"fp_{sha256(msgspec.json.encode(parts)).hexdigest()[:12]}"
