@@ -9,9 +9,9 @@ import click
 
 from ondol.cli.flags import settings_options
 from ondol.cli.signals import terminated_like_interrupted
+from ondol.cli.terminal_progress import TerminalProgress
 from ondol.config import load_settings
 from ondol.model_manager.imported_model import Placement, import_model
-from ondol.model_manager.progress import Progress
 from ondol.model_manager.store import ModelStore
 
 
@@ -40,4 +40,4 @@ def import_command(source: Path, name: str | None, is_linked: bool | None, **fla
     placement: Placement = "auto" if is_linked is None else "link" if is_linked else "copy"
     store = ModelStore(load_settings(flags).home)
     with terminated_like_interrupted():
-        print(import_model(source, store, name, placement, Progress()))
+        print(import_model(source, store, name, placement, TerminalProgress()))

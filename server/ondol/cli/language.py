@@ -22,7 +22,7 @@ PLACE = re.compile(r"\{(\w+)(?:[!:][^{}]*)?\}")
 # A sentence inside a sentence inside a sentence: nothing composes its messages deeper.
 MAX_DEPTH = 3
 # A template that is hardly more than its places would take any text for its own.
-MIN_OWN_CHARACTERS = 6
+MIN_OWN_CHARACTERS = 4
 # `[default: 8000]`, as click and the settings' flags put it behind an option's help.
 EXTRAS = re.compile(r"(?P<body>.*?)(?P<gap>\s+)\[(?P<items>[^\[\]]*)\]", re.DOTALL)
 # What stands before the words of a line that must not be re-wrapped: an indent, an exit code.

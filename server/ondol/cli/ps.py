@@ -67,9 +67,9 @@ def row(entry: JsonObject, now_s: float) -> tuple[str, ...]:
 def status_text(status: JsonObject) -> str:
     """loaded, loading, downloading, unloading or failed; with a percentage where there is one."""
     if status.get("failed"):
-        return "failed"
+        return tr("failed")
     share = progress_share(status.get("progress"))
-    value = str(status["value"])
+    value = tr(str(status["value"]))
     return value if share is None else f"{value} {100 * share:.0f} %"
 
 

@@ -7,6 +7,7 @@ import click
 
 from ondol.cli.flags import settings_options
 from ondol.cli.signals import terminated_like_interrupted
+from ondol.cli.terminal_progress import TerminalProgress
 from ondol.config import load_settings
 from ondol.model_manager.resolve import pull
 
@@ -26,4 +27,4 @@ def pull_command(model: str, **flags: object) -> None:
     """
     home = load_settings(flags).home
     with terminated_like_interrupted():
-        print(pull(model, home).path)
+        print(pull(model, home, TerminalProgress()).path)

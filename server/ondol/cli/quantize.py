@@ -12,11 +12,12 @@ from typing import Any
 import click
 
 from ondol.cli.flags import settings_options
+from ondol.cli.language import tr
 from ondol.cli.signals import terminated_like_interrupted
+from ondol.cli.terminal_progress import TerminalProgress
 from ondol.config import load_settings
 from ondol.engine.worker import choose_device
 from ondol.model_manager.measured_error import measure_error
-from ondol.model_manager.progress import Progress
 from ondol.model_manager.quantized_model import QuantizedCopy, check_output, quantize_model
 from ondol.model_manager.resolve import resolve
 from ondol.model_manager.store import gigabytes
@@ -73,10 +74,10 @@ def quantize_command(model: str, output: Path, measure: bool, as_json: bool, **f
     settings = load_settings({key: flags[key] for key in ("config", "home", "device", "dtype")})
     check_output(output)
     with terminated_like_interrupted():
-        source = resolve(model, settings.home)
+        progress = TerminalProgress()
+        source = resolve(model, settings.home, progress)
         tokenizer = TextTokenizer.load(source.path)
         device = choose_device(settings.device)
-        progress = Progress()
         copy = quantize_model(source, output, save, progress)
         fidelity = {}
         if measure:
@@ -122,16 +123,28 @@ def report(copy: QuantizedCopy, save: SaveSettings, fidelity: Mapping[str, Fidel
 
 def lines(copy: QuantizedCopy, fidelity: Mapping[str, Fidelity]) -> list[str]:
     """What happened, for people."""
-    share = copy.size_bytes / copy.source_bytes
     text = [
-        f"{copy.path}: {gigabytes(copy.size_bytes)}, {share:.0%} of the source's "
-        f"{gigabytes(copy.source_bytes)}; {copy.num_quantized} modules quantized",
-        *(f"note: {note}" for note in copy.notes),
+        tr(
+            "{path}: {size}, {share} of the source's {source_size}; {num} modules quantized",
+            path=copy.path,
+            size=gigabytes(copy.size_bytes),
+            share=f"{copy.size_bytes / copy.source_bytes:.0%}",
+            source_size=gigabytes(copy.source_bytes),
+            num=copy.num_quantized,
+        ),
+        *(tr("note: {note}", note=note) for note in copy.notes),
     ]
     for language, figures in fidelity.items():
         text.append(
-            f"{language}: relative logit error {figures.relative_logit_error:.4f}, "
-            f"perplexity {figures.perplexity:.3f} ({figures.perplexity_difference:+.3f}), "
-            f"same likeliest token {figures.same_top_token:.1%} of {figures.num_tokens}"
+            tr(
+                "{language}: relative logit error {error:.4f}, perplexity {perplexity:.3f} "
+                "({difference:+.3f}), same likeliest token {same:.1%} of {num}",
+                language=language,
+                error=figures.relative_logit_error,
+                perplexity=figures.perplexity,
+                difference=figures.perplexity_difference,
+                same=figures.same_top_token,
+                num=figures.num_tokens,
+            )
         )
     return text
