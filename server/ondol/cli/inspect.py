@@ -50,7 +50,7 @@ def inspect_command(model: str, loaded: bool, as_json: bool, **flags: object) ->
     classes and tensors in memory are shown, beside them what bitsandbytes would hold.
 
     \b
-    Examples:
+    Example:
       ondol inspect qwen1.5-moe-a2.7b-chat-gptq-int4
       ondol inspect starter --loaded --quantization nf4
     """
