@@ -59,9 +59,10 @@ class GrammarCompiler:
     @cached_property
     def _tokenizer(self) -> LLTokenizer:
         backend = _load_tokenizer(self._folder)
-        # One id more than anybody has: it stands for the end where the model has no end token.
-        vocab_size = max(self._vocab_size, len(backend)) + 1
-        return from_tokenizer(backend, vocab_size, self._end_token_ids or [vocab_size - 1])
+        # A model without an end token ends with its grammar; where that may also go on, some special
+        # token, which shows no text, stands for the end.
+        end_token_ids = self._end_token_ids or backend.all_special_ids[:1]
+        return from_tokenizer(backend, max(self._vocab_size, len(backend)), end_token_ids)
 
 
 def _load_tokenizer(folder: Path) -> Any:  # noqa: ANN401 - transformers is untyped here
