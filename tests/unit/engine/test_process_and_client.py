@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 from support.checkpoints import SIZES, reference_model, reference_tokens, save_checkpoint
 from support.engine import greedy
+from support.tokenizers import save_byte_level_tokenizer
 
 from ondol.engine.client import EngineClient
 from ondol.engine.messages import EngineConfig
 from ondol.engine.sampling_params import SamplingParams
 from ondol.errors import DoesNotFit, EngineFailed, ModelRefused, QueueFull
+from ondol.text.structured_output import regex_grammar
 
 DEADLINE_S = 5.0
 # Importing the engine's libraries takes seconds, more of them where others compute too.
@@ -46,7 +48,9 @@ asyncio.run(main())
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return save_checkpoint(tmp_path_factory.mktemp("llama"), "llama")
+    folder = save_checkpoint(tmp_path_factory.mktemp("llama"), "llama")
+    save_byte_level_tokenizer(folder)
+    return folder
 
 
 def config_for(folder, **options):
@@ -238,6 +242,28 @@ def test_a_request_that_can_never_run_fails_alone(loop, client, prompt_ids, max_
         loop.run(collect(client, prompt_ids, greedy(max_tokens)))
     assert client.is_alive
     assert len(loop.run(collect(client, [5, 6], greedy(3)))[0]) == 3
+
+
+def test_logprobs_and_grammars_come_through_the_process(loop, client):
+    grammar = regex_grammar("[가-힣]{2}|[0-9]{4}")
+    params = SamplingParams(max_tokens=40, seed=4, grammar=grammar, logprobs=2, prompt_logprobs=0)
+
+    async def generate():
+        return [output async for output in client.generate(PROMPTS[0], params)]
+
+    outputs = loop.run(generate())
+    assert outputs[-1].finish_reason == "stop"
+    assert len(outputs[0].prompt_logprobs) == len(PROMPTS[0])
+    for output in outputs:
+        assert [one.token_id for one in output.logprobs] == output.token_ids
+        assert all(len(one.top_ids) == 2 for one in output.logprobs)
+
+
+def test_a_grammar_that_cannot_be_used_fails_alone(loop, client):
+    params = SamplingParams(max_tokens=4, grammar="no grammar")
+    with pytest.raises(EngineFailed, match="the grammar cannot be used"):
+        loop.run(collect(client, PROMPTS[0], params))
+    assert len(loop.run(collect(client, PROMPTS[0], greedy(3)))[0]) == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

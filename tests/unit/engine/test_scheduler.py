@@ -205,3 +205,48 @@ TestEngineMachine = EngineMachine.TestCase
 TestEngineMachine.settings = settings(
     max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+
+
+def test_a_step_asks_for_the_logits_of_a_bounded_number_of_prompt_tokens():
+    core, scheduler, _ = make_engine(100, 4, 8, budget=30)
+    scheduler.max_prompt_logits = 7
+    params = SamplingParams(max_tokens=0, prompt_logprobs=0)
+    for name in ("first", "second"):
+        core.add(AddRequest(request_id=name, prompt_ids=list(range(1, 6)), params=params))
+    add(core, "plain", list(range(1, 11)), max_tokens=1)
+    batch = scheduler.schedule()
+    assert [(item.request.request_id, item.num_tokens) for item in batch.scheduled] == [
+        ("first", 5),
+        ("second", 2),
+        ("plain", 10),
+    ]
+
+
+def test_a_request_of_no_tokens_computes_its_prompt_and_ends():
+    core, scheduler, runner = make_engine(100, 4, 8, budget=6)
+    add(core, "prompt", list(range(1, 15)), max_tokens=0)
+    outputs = [output for _ in range(3) for output in core.step()]
+    assert [(output.token_ids, output.finish_reason) for output in outputs] == [([], "length")]
+    assert (runner.num_steps, scheduler.block_manager.num_used_blocks) == (3, 0)
+    add(core, "after", list(range(1, 15)), max_tokens=1)
+    assert core.step()[0].num_cached_tokens == 12
+
+
+def test_a_request_tells_how_long_its_prompt_took_with_its_first_token_alone():
+    core, _, _ = make_engine(100, 4, 8, budget=6)
+    add(core, "r", [5, 6, 7], max_tokens=3)
+    seconds = [output.prefill_s for _ in range(3) for output in core.step()]
+    assert seconds[0] >= 0
+    assert seconds[1:] == [None, None]
+
+
+def test_requests_that_wait_are_told_their_places():
+    core, _, _ = make_engine(100, 4, 1, budget=6)
+    for name in ("runs", "next", "last"):
+        add(core, name, [5, 6, 7], max_tokens=3)
+    places = {
+        output.request_id: output.queue_position
+        for output in core.step()
+        if output.queue_position is not None
+    }
+    assert places == {"next": 1, "last": 2}

@@ -7,6 +7,7 @@ import pytest
 from support.fake_model import FakeCall, FakeModel, fake_model
 from support.tokenizers import save_sentencepiece_tokenizer
 
+from ondol.engine.messages import TokenLogprob, TokenOutput
 from ondol.engine.sampling_params import SamplingParams
 from ondol.errors import EngineFailed, QueueFull
 from ondol.metrics import Metrics
@@ -170,6 +171,67 @@ async def test_the_request_reaches_the_engine_whole(model, metrics):
     assert [delta async for delta in stream_text(model, request, metrics)]
     (call,) = model.engine.calls
     assert (call.prompt_ids, call.params, call.cache_salt) == ([5, 6], PARAMS, "pepper")
+
+
+def output(token_ids, *, first_index=0, **fields):
+    return TokenOutput(request_id="r", first_index=first_index, token_ids=list(token_ids), **fields)
+
+
+async def test_logprobs_come_with_their_tokens_while_the_text_is_held_back(model, metrics):
+    ids = model.tokenizer.encode_rendered("go EN") + model.tokenizer.encode_rendered("DLESS")
+    logprobs = [TokenLogprob(token_id, -0.5 * index) for index, token_id in enumerate(ids)]
+
+    def script(call: FakeCall) -> None:
+        for index, token_id in enumerate(ids):
+            last = "length" if index == len(ids) - 1 else None
+            call.outputs.put_nowait(
+                output([token_id], first_index=index, logprobs=[logprobs[index]], finish_reason=last)
+            )
+
+    model.engine.script = script
+    deltas = await collect(model, metrics, stop=("ENDING",))
+    assert "".join(delta.text for delta in deltas) == "go ENDLESS"
+    assert [one for delta in deltas for one in delta.logprobs] == logprobs
+    for delta in deltas:
+        assert tuple(one.token_id for one in delta.logprobs) == delta.token_ids
+
+
+async def test_a_place_in_the_queue_comes_through_and_is_no_token(model, metrics):
+    def script(call: FakeCall) -> None:
+        call.outputs.put_nowait(output([], queue_position=2))
+        call.outputs.put_nowait(output([70], prompt_logprobs=[None, TokenLogprob(6, -1.0)], prefill_s=0.0))
+        call.outputs.put_nowait(output([2], first_index=1, finish_reason="stop", stop_token_id=2))
+
+    model.engine.script = script
+    waiting, first, last = await collect(model, metrics)
+    assert (waiting.text, waiting.token_ids, waiting.queue_position) == ("", (), 2)
+    assert first.prompt_logprobs == (None, TokenLogprob(6, -1.0))
+    assert (first.queue_position, first.timings, first.stop_token_id) == (None, None, None)
+    assert last.stop_token_id == 2
+    assert metrics.value("ondol_generation_tokens_total", {"model": "tiny"}) == 2
+
+
+async def test_the_last_delta_tells_where_the_time_went(model, metrics):
+    def script(call: FakeCall) -> None:
+        call.outputs.put_nowait(output([70], prefill_s=0.0))
+        call.outputs.put_nowait(output([71], first_index=1, finish_reason="length"))
+
+    model.engine.script = script
+    first, last = await collect(model, metrics)
+    assert first.timings is None
+    assert last.timings.prefill_s == 0.0
+    assert last.timings.queue_s > 0
+    assert last.timings.decode_s > 0
+
+
+async def test_a_special_token_is_text_for_the_request_that_asks_for_it_alone(model, metrics):
+    mark = model.tokenizer.special_token_id("<|im_start|>")
+    model.engine.script = lambda call: call.feed([mark, 70], "length")
+    texts = []
+    for shown in (frozenset({mark}), frozenset()):
+        request = GenerationRequest([5], PARAMS, shown_token_ids=shown)
+        texts.append("".join([delta.text async for delta in stream_text(model, request, metrics)]))
+    assert texts[0] == "<|im_start|>" + texts[1]
 
 
 async def scripted(*texts: str, fails: bool = False):
