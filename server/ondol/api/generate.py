@@ -9,7 +9,7 @@ reason for each choice, or with an error event.
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 import anyio
@@ -84,6 +84,9 @@ class Endpoint(Generic[Fields]):
             model = await _lease(context, fields, caller, resources)
             generation = await asyncio.to_thread(self.prepare, model, fields, caller)
             await generation.check()
+            key_usage = request.scope.get("state", {}).get("key_usage")
+            if key_usage is not None:
+                generation = replace(generation, spend=key_usage.spend)
             resources.enter_context(context.admission.admit(model, len(generation.requests)))
             answer_format = self.answer_format(model, fields)
             headers = ignored_header({*ignored, *generation.ignored})

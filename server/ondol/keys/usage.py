@@ -59,7 +59,7 @@ class KeyUsage:
         self._check_concurrency()
         if self._tokens is not None:
             self._tokens.refill(self.clock())
-            if self._tokens.level <= 0:
+            if self._tokens.level < 1:
                 raise KeyLimitReached("tokens", self._tokens.per_minute, self._tokens.seconds_until(1))
         if self._requests is not None:
             self._requests.refill(self.clock())

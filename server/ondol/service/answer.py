@@ -60,6 +60,10 @@ class ChoiceDelta:
         return generated.logprobs if generated.stop_token_id is None else generated.logprobs[:-1]
 
 
+def _nothing(num_tokens: int) -> None:
+    """Nobody counts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
     """What is to be generated: one request per choice, in the order of their indices.
@@ -73,6 +77,7 @@ class Generation:
         ignored: names of what was asked for and this model cannot do.
         untried_grammar: what has to compile before anything is computed.
         grammar_param: the field that it comes from.
+        spend: told of tokens as they are used, those of the prompt first.
     """
 
     model: LoadedModel
@@ -85,6 +90,7 @@ class Generation:
     ignored: tuple[str, ...] = ()
     untried_grammar: str | None = None
     grammar_param: str = "response_format"
+    spend: Callable[[int], None] = _nothing
 
     async def check(self) -> None:
         """Raises InvalidRequest if nothing can match the grammar."""
@@ -99,8 +105,10 @@ class Generation:
             for request, prompt_text in zip(self.requests, prompt_texts, strict=True)
         ]
         streams = [stream_text(self.model, request, metrics) for request in self.requests]
+        self.spend(self.num_prompt_tokens)
         async with aclosing(interleave(streams)) as arrivals:
             async for index, delta in arrivals:
+                self.spend(len(delta.token_ids))
                 yield index, readers[index].read(delta)
 
 

@@ -154,3 +154,16 @@ async def test_a_key_over_its_limit_is_told_when_to_come_again(model: FakeModel,
     assert second.json()["error"]["code"] == "rate_limit_exceeded"
     assert 1 <= int(second.headers["retry-after"]) <= 60
     assert listed.status_code == 200  # looking costs nothing
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_tokens_of_prompts_and_answers_count_against_the_key(model: FakeModel, tmp_path, is_stream):
+    door = open_front_door(model, home=tmp_path)
+    door.engine.script = lambda call: call.feed([5, 6, 7], "length")
+    key = KeyStore(tmp_path).create("laptop", KeyLimits(tokens_per_minute=8))
+    body = {"model": "tiny", "prompt": [1, 2, 3, 4, 5], "stream": is_stream}
+    async with door.client(authorization=f"Bearer {key}") as client:
+        assert (await client.post("/v1/completions", json=body)).status_code == 200
+        refused = await client.post("/v1/completions", json=body)
+    assert refused.status_code == 429
+    assert "8 tokens per minute" in refused.json()["error"]["message"]
