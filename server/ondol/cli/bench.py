@@ -153,6 +153,10 @@ def bench_command(**flags: Any) -> None:  # noqa: ANN401 - click hands over what
 
     Workloads: single, concurrent, shared-prefix, long-prompt, mixed, throughput (1000 tokens in and
     out), or all. The last line on stdout is one JSON object; a table for people goes to stderr.
+
+    \b
+    Example:
+      ondol bench single concurrent --url http://127.0.0.1:8000/v1
     """
     options = parse_campaign(flags)
     serving = ServingOptions(

@@ -21,7 +21,12 @@ def config_command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @settings_options()
 def show_command(with_origin: bool, as_json: bool, **flags: object) -> None:
-    """Print every setting and its value; takes the flags of `ondol serve`."""
+    """Print every setting and its value; takes the flags of `ondol serve`.
+
+    \b
+    Example:
+      ondol config show --origin
+    """
     settings, origins = resolve_settings(flags)
     if as_json:
         values = settings.model_dump(mode="json")

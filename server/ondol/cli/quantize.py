@@ -69,6 +69,10 @@ def quantize_command(model: str, output: Path, measure: bool, as_json: bool, **f
 
     Then both are run on a short English and a short Korean text: relative logit error, perplexity, and
     how often they agree on the likeliest token. --device and --dtype are for this comparison.
+
+    \b
+    Example:
+      ondol quantize starter --method nf4 --output ./starter-nf4
     """
     save = save_settings(flags)
     settings = load_settings({key: flags[key] for key in ("config", "home", "device", "dtype")})

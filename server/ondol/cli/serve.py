@@ -6,7 +6,6 @@ setting, an open door without a key, a port in use, a missing model) fails befor
 
 import logging
 import socket
-from pathlib import Path
 
 import click
 
@@ -15,8 +14,8 @@ from ondol.api.app import create_app
 from ondol.api.lifecycle import Lifecycle
 from ondol.api.server import bind_socket, run_server
 from ondol.cli.flags import settings_options
+from ondol.cli.template_file import read_template
 from ondol.config import ApiConfig, Settings, load_settings
-from ondol.errors import ConfigError
 from ondol.keys.key_ring import KeyRing
 from ondol.keys.key_store import KeyStore
 from ondol.logs import configure_logging
@@ -31,7 +30,13 @@ logger = logging.getLogger(__name__)
 @click.argument("model", required=False)
 @settings_options()
 def serve_command(model: str | None, **flags: object) -> None:
-    """Serve MODEL over HTTP: a folder, a Hub id (owner/name) or a catalog name, fetched if need be."""
+    """Serve MODEL over HTTP: a folder, a Hub id (owner/name) or a catalog name, fetched if need be.
+
+    \b
+    Example:
+      ondol serve starter
+      ondol serve llama-2-7b-chat --quantization nf4 --port 9000
+    """
     settings = load_settings({"model": model, **flags})
     configure_logging(settings.log_level)
     config = settings.api()
@@ -39,7 +44,7 @@ def serve_command(model: str | None, **flags: object) -> None:
     order = LoadOrder(
         settings.model,
         served_name=settings.served_model_name,
-        chat_template=_read_template(settings.chat_template),
+        chat_template=read_template(settings.chat_template),
         is_pinned=True,
     )
     with bind_socket(config.host, config.port) as listener:
@@ -62,15 +67,6 @@ def run_daemon(settings: Settings, config: ApiConfig, order: LoadOrder, listener
         logger.info("serving %s on %s", model.name, url_of(listener))
 
     run_server(app, listener, config=config, lifecycle=lifecycle, load=load, close=manager.close)
-
-
-def _read_template(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the chat template {path} cannot be read: {error}") from error
 
 
 def url_of(listener: socket.socket) -> str:

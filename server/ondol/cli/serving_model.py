@@ -20,13 +20,16 @@ from ondol.errors import DaemonUnreachable, ModelNotFound
 from ondol.model_manager.resolve import find
 
 # Each of them asks for a model loaded in a certain way, so it gets a daemon of its own.
-ENGINE_KEYS = ("device", "dtype", "quantization", "max_model_len", "kv_cache_memory", "threads")
+LOAD_KEYS = (
+    *("device", "dtype", "quantization", "max_model_len", "kv_cache_memory", "threads"),
+    "chat_template",
+)
 PASSED_KEYS = ("config", "home", "api_key", "api_key_file")
 
 
 def serving_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: the flags that `serving_model` takes."""
-    with_settings = settings_options("home", "api_key", "api_key_file", *ENGINE_KEYS)(function)
+    with_settings = settings_options("home", "api_key", "api_key_file", *LOAD_KEYS)(function)
     return click.option(
         "--url", metavar="URL", help="Address of the daemon [default: http://HOST:PORT of the settings]."
     )(with_settings)
@@ -49,7 +52,7 @@ def serving_model(
             name = _offered(client, model, settings)
             if name is None:
                 raise ModelNotFound(model or "", tuple(_ids(client)))
-        elif not _has_engine_flags(flags) and client.is_running():
+        elif not _says_how_to_load(flags) and client.is_running():
             name = _offered(client, model, settings)
             if name is None:
                 note(tr("The daemon at {url} does not offer {model}.", url=client.url, model=model))
@@ -87,8 +90,8 @@ def _ids(client: DaemonClient) -> list[str]:
     return [str(card["id"]) for card in listed]
 
 
-def _has_engine_flags(flags: Mapping[str, Any]) -> bool:
-    return any(flags[key] is not None for key in ENGINE_KEYS)
+def _says_how_to_load(flags: Mapping[str, Any]) -> bool:
+    return any(flags[key] is not None for key in LOAD_KEYS)
 
 
 def _temporary(model: str, flags: Mapping[str, Any], stack: ExitStack) -> TemporaryDaemon:
@@ -100,7 +103,7 @@ def _temporary(model: str, flags: Mapping[str, Any], stack: ExitStack) -> Tempor
     )
     passed = [
         f"{flag_name(key)}={value}"
-        for key in (*PASSED_KEYS, *ENGINE_KEYS)
+        for key in (*PASSED_KEYS, *LOAD_KEYS)
         for value in (flags[key] if isinstance(flags[key], tuple) else (flags[key],))
         if value is not None
     ]

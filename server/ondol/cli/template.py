@@ -11,6 +11,7 @@ import click
 
 from ondol.cli.flags import settings_options
 from ondol.cli.language import tr
+from ondol.cli.template_file import read_template
 from ondol.cli.terminal_progress import TerminalProgress
 from ondol.cli.typed_text import valid_text
 from ondol.config import load_settings
@@ -32,7 +33,7 @@ Messages = list[dict[str, Any]]
 @click.option("--user", metavar="TEXT", help="What the user says.")
 @click.option("--system", metavar="TEXT", help="System prompt.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@settings_options("home")
+@settings_options("home", "chat_template", "merge_system_prompt")
 def template_command(
     model: str,
     messages_file: TextIO | None,
@@ -51,8 +52,13 @@ def template_command(
       ondol template starter --messages conversation.json --json
     """
     messages = conversation(messages_file, user, system)
-    files = tokenizer_files(model, load_settings(flags).home, TerminalProgress())
-    tokenizer = TextTokenizer.load(files.folder, chat_template=files.chat_template)
+    settings = load_settings(flags)
+    files = tokenizer_files(model, settings.home, TerminalProgress())
+    tokenizer = TextTokenizer.load(
+        files.folder,
+        chat_template=read_template(settings.chat_template) or files.chat_template,
+        merges_system_prompt=settings.merge_system_prompt,
+    )
     if tokenizer.chat_template is None:
         raise click.UsageError(
             tr(

@@ -96,6 +96,14 @@ def test_every_listed_command_can_be_imported_and_has_help(capsys):
         assert f"ondol {name}" in capsys.readouterr().out
 
 
+def test_every_command_has_an_example(capsys):
+    context = click.Context(cli_main.ondol)
+    for name in cli_main.ondol.list_commands(context):
+        command = cli_main.ondol.get_command(context, name)
+        parts = command.commands.values() if isinstance(command, click.Group) else [command]
+        assert all("Example" in part.help + (part.epilog or "") for part in parts), name
+
+
 def test_help_names_the_commands_and_imports_none_of_them():
     program = (
         "import sys; from ondol.cli.main import run; run(['--help']);"

@@ -85,3 +85,16 @@ def test_a_conversation_that_the_template_refuses_is_told_in_its_words(folders, 
     path.write_text(json.dumps([{"role": "assistant", "content": "first"}]), encoding="utf-8")
     assert cli_main.run(["template", str(folders / "inst"), "--messages", str(path)]) == 2
     assert "take turns" in capsys.readouterr().err
+
+
+def test_a_template_of_the_settings_is_used_instead(folders, capsys, tmp_path):
+    path = tmp_path / "own.jinja"
+    path.write_text("Q: {{ messages[-1]['content'] }}\nA:", encoding="utf-8")
+    shown = render(capsys, folders / "base", "--user", "안녕", "--chat-template", path)
+    assert shown.out == "Q: 안녕\nA:\n"
+
+
+def test_a_template_that_cannot_be_read_is_told(folders, capsys, tmp_path):
+    arguments = ["template", str(folders / "base"), "--user", "hi", "--chat-template", str(tmp_path / "none")]
+    assert cli_main.run(arguments) == 2
+    assert "cannot be read" in capsys.readouterr().err

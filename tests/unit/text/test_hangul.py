@@ -1,3 +1,4 @@
+import itertools
 import unicodedata
 
 from hypothesis import given
@@ -47,7 +48,7 @@ def test_ill_formed_bytes_belong_to_no_syllable():
 def test_any_split_of_a_text_finds_the_same_syllables(text, cuts):
     data = text.encode()
     edges = sorted({0, len(data), *(min(cut, len(data)) for cut in cuts)})
-    parts = [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    parts = [data[start:end] for start, end in itertools.pairwise(edges)]
     cost = hangul_tokens(parts)
     assert "".join(syllable.syllable for syllable in cost.syllables) == "".join(
         character for character in text if "가" <= character <= "힣"
