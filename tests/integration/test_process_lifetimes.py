@@ -144,7 +144,7 @@ async def test_a_second_signal_ends_it_at_once(serve):
     assert not any("Traceback" in line for line in daemon.seen)
 
 
-async def test_when_the_engine_is_killed_every_answer_ends_with_an_error_and_health_says_so(serve):
+async def test_when_the_engine_is_killed_every_answer_ends_with_an_error_and_the_next_gets_a_new_one(serve):
     daemon = serve().wait_until_serving()
     engine_id = engine_of(daemon)
     async with open_streams(daemon, NUM_STREAMS, endless()) as streams:
@@ -159,13 +159,16 @@ async def test_when_the_engine_is_killed_every_answer_ends_with_an_error_and_hea
     for events in answers:
         assert error_of(events)["code"] == "engine_failed"
         assert "SIGKILL" in error_of(events)["message"]
-    for answer in (failed, ask(daemon), ask(daemon, stream=True)):
-        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "engine_failed")
+    assert (failed.status_code, failed.json()["error"]["code"]) == (500, "engine_failed")
     for probe in ("health", "ready"):
         answer = daemon.get(probe)
         assert (answer.status_code, answer.json()["status"]) == (503, "engine_dead")
         assert "SIGKILL" in answer.json()["reason"]
     daemon.wait_for_metrics({"ondol_requests_running": 0, "ondol_kv_blocks_used": 0})
+    answer = await asyncio.to_thread(ask, daemon, max_tokens=4)
+    assert answer.status_code == 200
+    assert daemon.get("health").status_code == 200
+    assert engine_of(daemon) != engine_id
     daemon.send_signal(signal.SIGTERM)
     assert daemon.end(LEAVE_TIMEOUT_S) == (0, "")
     assert not any("Traceback" in line for line in daemon.seen)
@@ -176,6 +179,7 @@ def refuse_to_start(*arguments):
     with Daemon(*arguments) as daemon:
         code, output = daemon.end()
     assert output == ""
+    assert len(daemon.seen) == 1, daemon.seen
     (line,) = daemon.seen
     assert line.startswith("ondol: error: ")
     return code, line
