@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 
 import ondol.cli
-from ondol.cli.language import EXTRAS, LINE, UNWRAPPED
+from ondol import errors
+from ondol.cli.language import EXTRAS, LINE, PLACE, UNWRAPPED
 from ondol.cli.main import ondol as group
 from ondol.config import Settings
 
@@ -44,6 +45,33 @@ def _templates(path: Path) -> Iterator[str]:
             argument = node.args[0]
             if isinstance(argument, ast.Constant):
                 yield argument.value
+
+
+def error_sentences(*paths: str) -> set[str]:
+    """What the modules at these paths of the package give OndolErrors to say, their places nameless."""
+    folder = Path(errors.__file__).parent
+    return {sentence for path in paths for sentence in _messages(folder / path)}
+
+
+def _messages(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or not node.args:
+            continue
+        error_class = getattr(errors, node.func.id, None)
+        if not (isinstance(error_class, type) and issubclass(error_class, errors.OndolError)):
+            continue
+        message = node.args[0]
+        if isinstance(message, ast.Constant):
+            yield str(message.value)
+        elif isinstance(message, ast.JoinedStr):
+            yield "".join(
+                str(part.value) if isinstance(part, ast.Constant) else "{}" for part in message.values
+            )
+
+
+def without_names(template: str) -> str:
+    """The template with nameless places, since those of errors are expressions."""
+    return PLACE.sub("{}", template)
 
 
 def help_sentences() -> set[str]:

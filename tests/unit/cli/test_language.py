@@ -1,16 +1,39 @@
 import contextvars
+import re
 import subprocess
 import sys
 
 import click
 import pytest
 from support.daemon import clean_environment
-from support.sentences import help_sentences, said_sentences, setting_sentences
+from support.sentences import (
+    error_sentences,
+    help_sentences,
+    said_sentences,
+    setting_sentences,
+    without_names,
+)
 from wcwidth import wcswidth
 
 from ondol.cli import main as cli_main
 from ondol.cli.language import Translator, language_of, load_messages, merged, places, spoken, tr
-from ondol.errors import ModelNotFound
+from ondol.errors import ModelInUse, ModelNotFound, NoChatTemplate, NoRoomYet, PromptTooLong, QueueFull
+
+# Where the errors come from that somebody meets on the first day.
+ERRORS_OF_THE_FIRST_DAY = (
+    "api/access.py",
+    "api/server.py",
+    "cli/asked_model.py",
+    "cli/daemon_client.py",
+    "cli/temporary_daemon.py",
+    "config/settings.py",
+    "engine/worker.py",
+    "model_manager/hub/account.py",
+    "model_manager/hub/errors.py",
+    "model_manager/package_index.py",
+    "model_manager/removal.py",
+    "model_manager/store.py",
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +69,27 @@ def test_every_help_text_is_translated(korean):
 
 def test_every_setting_is_described_in_korean(korean):
     assert sorted(setting_sentences() - set(korean)) == []
+
+
+def test_the_errors_of_the_first_day_are_translated(korean):
+    known = {without_names(english) for english in korean}
+    # A Hub repository that is not found is named, not described.
+    assert sorted(error_sentences(*ERRORS_OF_THE_FIRST_DAY) - known - {"{}@{}"}) == []
+
+
+def test_the_errors_that_describe_themselves_are_translated():
+    translator = Translator.load("ko")
+    for error in (
+        ModelNotFound("x", ("starter",)),
+        ModelNotFound("startr", ("starter",)),
+        NoChatTemplate(),
+        PromptTooLong(9, 8),
+        PromptTooLong(5, 8, 4),
+        QueueFull(2),
+        ModelInUse("x", 3),
+        NoRoomYet("x", 5),
+    ):
+        assert not re.search("[a-z]{2,} [a-z]{2,}", translator.composed(str(error))), error
 
 
 def test_a_translation_has_the_places_of_its_original(korean):
