@@ -82,3 +82,15 @@ def test_quantization_methods_are_measured(model_folder):
         assert entry["workloads"][0]["summary"]["output_tokens_per_s"]["median"] > 0
         for figures in entry["error"].values():
             assert (figures["relative_logit_error"] > 0) == (entry["method"] != "none")
+
+
+def test_the_price_of_grammars_for_those_beside_them_is_measured(model_folder):
+    save_byte_level_tokenizer(model_folder)
+    done = run_script(
+        *("constrained.py", "--model-folder", str(model_folder), "--repeats", "2", "--threads", "1"),
+        *("--num-plain", "2", "--num-constrained", "1", "--output-tokens", "12", "--device", "cpu"),
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert len(report["repeats"]) == 2
+    assert report["slowdown"]["lowest"] <= report["slowdown"]["median"] <= report["slowdown"]["highest"]
