@@ -70,6 +70,7 @@ Settings: flag > ONDOL_* variable > TOML file > default. `ondol config show --or
         "login": CommandAddress("ondol.cli.login:login_command", "Store a Hugging Face Hub token."),
         "logout": CommandAddress("ondol.cli.logout:logout_command", "Forget the Hub token."),
         "whoami": CommandAddress("ondol.cli.whoami:whoami_command", "Tell whose Hub token is in use."),
+        "key": CommandAddress("ondol.cli.key:key_command", "Make, list and revoke API keys."),
         "bench": CommandAddress("ondol.cli.bench:bench_command", "Measure an OpenAI-compatible server."),
         "config": CommandAddress(
             "ondol.cli.config:config_command", "Show settings and where they come from."
