@@ -100,11 +100,19 @@ def ignored_header(names: Iterable[str]) -> dict[str, str]:
     return {"x-ondol-ignored": listed} if listed else {}
 
 
-def documented_body(path: str, body_type: type[BaseModel]) -> dict[str, object]:
-    """What /openapi.json says of a body that its route reads by itself; `path` is the route's."""
+def documented_body(path: str, body_type: type[BaseModel], *, streams: bool = False) -> dict[str, object]:
+    """What /openapi.json says of a body that its route reads by itself; `path` is the route's.
+
+    `streams`: the answer may be server-sent events.
+    """
     place = f"#/paths/{path.replace('/', '~1')}/post/requestBody/content/application~1json/schema"
     schema = body_type.model_json_schema(ref_template=place + "/$defs/{model}")
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    documented: dict[str, object] = {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}
+    }
+    if streams:
+        documented["responses"] = {"200": {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+    return documented
 
 
 def _decode(raw: bytes) -> dict[str, object]:

@@ -152,7 +152,9 @@ ENDPOINT = Endpoint(ChatCompletionRequest, _prepare, _format)
 
 
 @router.post(
-    PATH, summary="Create a chat completion", openapi_extra=documented_body(PATH, ChatCompletionRequest)
+    PATH,
+    summary="Create a chat completion",
+    openapi_extra=documented_body(PATH, ChatCompletionRequest, streams=True),
 )
 async def create_chat_completion(request: Request) -> Response:
     """OpenAI's chat completions, streamed or whole."""

@@ -106,7 +106,11 @@ def _format(model: LoadedModel, fields: CompletionRequest) -> CompletionFormat:
 ENDPOINT = Endpoint(CompletionRequest, _prepare, _format)
 
 
-@router.post(PATH, summary="Create a text completion", openapi_extra=documented_body(PATH, CompletionRequest))
+@router.post(
+    PATH,
+    summary="Create a text completion",
+    openapi_extra=documented_body(PATH, CompletionRequest, streams=True),
+)
 async def create_completion(request: Request) -> Response:
     """OpenAI's text completions, streamed or whole."""
     return await ENDPOINT.answer(request)

@@ -37,7 +37,11 @@ async def ready(request: Request) -> Response:
     return _probe(ProbeAnswer(context.lifecycle.phase))
 
 
-@router.get("/metrics", summary="Prometheus metrics")
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    openapi_extra={"responses": {"200": {"content": {"text/plain": {"schema": {"type": "string"}}}}}},
+)
 async def metrics(request: Request) -> Response:
     """Prometheus' text format."""
     meters = context_of(request).metrics
