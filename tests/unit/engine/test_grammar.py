@@ -219,6 +219,24 @@ def test_a_grammar_that_cannot_be_used_fails_its_request_alone(core, grammar, re
     assert core.stats().num_used_blocks == 0
 
 
+def test_a_grammar_that_fails_in_the_middle_ends_its_request_and_nobody_else(core, tokenizer):
+    # A thousand properties are more than the parser follows at once; the front door would say so.
+    many = {"type": "object", "properties": {f"p{index}": {"type": "string"} for index in range(1000)}}
+    pair = {"type": "array", "prefixItems": [{"enum": ["one", "two"]}, many], "minItems": 2}
+    grammar = json_schema_grammar(pair, strict=True)
+    bad = AddRequest(request_id="bad", prompt_ids=PROMPT, params=constrained(grammar))
+    good = AddRequest(
+        request_id="good", prompt_ids=PROMPT, params=constrained(regex_grammar("[0-9]{9}"), seed=1)
+    )
+    found = run_outputs(core, [bad, good])
+    *before, last = found["bad"]
+    assert tokenizer.decode([token for output in before for token in output.token_ids]).startswith('["')
+    assert (last.finish_reason, last.first_index, last.token_ids) == ("error", len(before), [])
+    assert "grammar" in last.error
+    assert found["good"][-1].finish_reason == "stop"
+    assert core.stats().num_used_blocks == 0
+
+
 def test_logprobs_of_constrained_tokens_are_the_models_own(core):
     params = constrained(regex_grammar("[0-9]{4}"), logprobs=5)
     ((outputs),) = run_outputs(core, [AddRequest(request_id="r", prompt_ids=PROMPT, params=params)]).values()
