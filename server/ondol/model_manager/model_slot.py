@@ -165,8 +165,8 @@ class ModelSlot:
             self.start_idling()
 
     def adopt(self, order: LoadOrder, default_keep_alive_s: float) -> None:
-        """Follow an order from now on."""
-        self.order = order
+        """Follow an order from now on; a model that was pinned once stays so."""
+        self.order = replace(order, is_pinned=order.is_pinned or self.order.is_pinned)
         keep_alive_s = default_keep_alive_s if order.keep_alive_s is None else order.keep_alive_s
         self.keep_alive_s = self.default_keep_alive_s = keep_alive_s
         self.timer.stop()

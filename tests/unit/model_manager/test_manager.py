@@ -205,6 +205,8 @@ async def test_pinned_models_that_fill_all_places_are_all_that_requests_may_name
 async def test_an_order_takes_a_pinned_models_place_and_a_request_brings_it_back(open_manager, device, shelf):
     manager = open_manager(max_loaded_models=1)
     await manager.load(LoadOrder(shelf["pinned"], is_pinned=True))
+    await manager.load(LoadOrder(shelf["pinned"]))  # says nothing about pinning
+    assert status(manager, "pinned").is_pinned
     await manager.load(LoadOrder("a"))
     assert device.running == ["a"]
     await manager.refresh()
