@@ -15,6 +15,7 @@ from ondol.engine.model_runner import ModelRunner
 from ondol.engine.sampler import Sampler
 from ondol.engine.sampling_params import SamplingParams
 from ondol.engine.scheduler import Scheduler
+from ondol.kernels.backend import REFERENCE, Kernels
 from ondol.modeling.loading import load_model
 from ondol.modeling.quantization.on_load import OnLoad
 
@@ -32,14 +33,15 @@ def build_core(
     end_token_ids: frozenset[int] = frozenset(),
     on_load: OnLoad | None = None,
     max_prompt_logits: int = 512,
+    kernels: Kernels = REFERENCE,
 ) -> EngineCore:
     """Load a folder in float32 and build the engine round it, with a pool of the given size."""
-    weights = load_model(folder, CPU, "float32", on_load=on_load)
+    weights = load_model(folder, CPU, "float32", on_load=on_load, kernels=kernels)
     shape = KVShape(weights.num_layers, weights.num_kv_heads, weights.head_dim)
     max_model_len = min(weights.context_length, num_blocks * block_size)
     weights.model.prepare(max_model_len)
     cache = allocate(KVPlan(num_blocks, block_size, max_model_len, 0), shape, weights.dtype, CPU)
-    runner = ModelRunner(weights.model, cache, Sampler.build(weights.vocab_size, CPU), CPU)
+    runner = ModelRunner(weights.model, cache, Sampler.build(weights.vocab_size, CPU), CPU, kernels)
     block_manager = BlockManager(num_blocks, block_size, enable_prefix_caching)
     scheduler = Scheduler(block_manager, max_num_seqs, max_num_batched_tokens, max_prompt_logits)
     compiler = GrammarCompiler(folder, weights.vocab_size, end_token_ids)

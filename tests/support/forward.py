@@ -35,7 +35,7 @@ def prompt_logits(weights: LoadedWeights, prompts: Sequence[Sequence[int]]) -> l
             token_ids,
             torch.cat(positions),
             cache,
-            AttentionMetadata(torch.cat(slots), [], spans),
+            AttentionMetadata(torch.cat(slots), None, spans),
             torch.arange(len(token_ids)),
         )
     return list(logits.split([len(prompt) for prompt in prompts]))

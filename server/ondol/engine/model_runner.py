@@ -5,6 +5,7 @@ The only part of the engine above which torch is unknown. Knows nothing about sc
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,8 @@ from ondol.engine.logprobs import token_logprobs
 from ondol.engine.messages import TokenLogprob
 from ondol.engine.request import Request
 from ondol.engine.sampler import Sampler
-from ondol.kernels.paged_attention import AttentionMetadata, DecodeGroup, PagedKVCache, PrefillSpan
+from ondol.kernels.backend import REFERENCE, Kernels
+from ondol.kernels.paged_attention import AttentionMetadata, DecodeRows, PagedKVCache, PrefillSpan
 from ondol.modeling.loading import Model
 
 NOT_FINITE = "the model computed logits that are not finite"
@@ -28,9 +30,18 @@ class ModelRunner:
         cache: the paged cache, all of it.
         sampler: for the model's vocabulary.
         device: where all three live.
+        kernels: what the model computes with.
     """
 
-    def __init__(self, model: Model, cache: PagedKVCache, sampler: Sampler, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: Model,
+        cache: PagedKVCache,
+        sampler: Sampler,
+        device: torch.device,
+        kernels: Kernels = REFERENCE,
+    ) -> None:
+        self._kernels = kernels
         self._masks = MaskFiller(sampler.vocab_size)
         self._model = model
         self._cache = cache
@@ -78,7 +89,8 @@ class ModelRunner:
             if item.samples:
                 sample_rows.append(len(token_ids) - 1)
             prompt_rows.extend(first_row + position for position in item.prompt_logprob_positions())
-        self._clear_begun_blocks(batch)
+        if self._kernels.reads_stale_values:
+            self._clear_begun_blocks(batch)
         return self._model.forward(
             self._tensor(token_ids),
             self._tensor(positions),
@@ -113,37 +125,33 @@ class ModelRunner:
             if item.num_tokens == 1:
                 decodes.append((len(slots), item))
             else:
-                num_blocks = -(-item.stop // block_size)
-                block_ids = self._tensor(item.request.block_ids[:num_blocks])
+                block_ids = self._tensor(item.request.block_ids[: self._num_blocks(item.stop)])
                 prefills.append(PrefillSpan(len(slots), item.num_tokens, item.start, block_ids))
             block_table = item.request.block_ids
             slots.extend(
                 block_table[position // block_size] * block_size + position % block_size
                 for position in range(item.start, item.stop)
             )
-        return AttentionMetadata(self._tensor(slots), self._group_decodes(decodes), prefills)
+        return AttentionMetadata(self._tensor(slots), self._decode_rows(decodes), prefills)
 
-    def _group_decodes(self, decodes: list[tuple[int, ScheduledRequest]]) -> list[DecodeGroup]:
-        """Group rows whose context lengths differ at most twofold, so that padding stays bounded."""
-        groups: list[list[tuple[int, ScheduledRequest]]] = []
-        for entry in sorted(decodes, key=lambda entry: entry[1].stop):
-            if not groups or entry[1].stop > 2 * groups[-1][0][1].stop:
-                groups.append([])
-            groups[-1].append(entry)
-        return [self._build_group(group) for group in groups]
-
-    def _build_group(self, group: list[tuple[int, ScheduledRequest]]) -> DecodeGroup:
-        num_blocks = -(-group[-1][1].stop // self._cache.block_size)
-        tables = []
-        for _, item in group:
-            # Padded with a block of its own: another request's may hold NaN, which no mask hides.
-            own = item.request.block_ids[: -(-item.stop // self._cache.block_size)]
-            tables.append(own + own[-1:] * (num_blocks - len(own)))
-        return DecodeGroup(
-            rows=self._tensor([row for row, _ in group]),
-            block_tables=torch.tensor(tables, dtype=torch.int64, device=self._device),
-            context_lens=self._tensor([item.stop for _, item in group]),
+    def _decode_rows(self, decodes: list[tuple[int, ScheduledRequest]]) -> DecodeRows | None:
+        if not decodes:
+            return None
+        max_context_len = max(item.stop for _, item in decodes)
+        tables = np.empty((len(decodes), self._num_blocks(max_context_len)), dtype=np.int32)
+        for table, (_, item) in zip(tables, decodes, strict=True):
+            own = item.request.block_ids[: self._num_blocks(item.stop)]
+            table[: len(own)] = own
+            table[len(own) :] = own[-1]
+        return DecodeRows(
+            rows=self._tensor([row for row, _ in decodes]),
+            block_tables=torch.from_numpy(tables).to(self._device),
+            context_lens=torch.tensor([item.stop for _, item in decodes], dtype=torch.int32).to(self._device),
+            max_context_len=max_context_len,
         )
+
+    def _num_blocks(self, num_tokens: int) -> int:
+        return -(-num_tokens // self._cache.block_size)
 
     def _tensor(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self._device)

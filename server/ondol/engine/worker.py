@@ -36,6 +36,7 @@ from ondol.engine.sampler import Sampler
 from ondol.engine.scheduler import Scheduler
 from ondol.engine.warm_up import choose_token_budget
 from ondol.errors import DeviceUnusable, DoesNotFit, OndolError
+from ondol.kernels.backend import choose_kernels
 from ondol.modeling.loading import load_model
 
 PROGRESS_INTERVAL_S = 0.2
@@ -89,8 +90,14 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
         proceed = channel.received.get()
         assert isinstance(proceed, Proceed), "a plan is answered before anything else is asked"
         config = msgspec.structs.replace(config, kv_cache_bytes=proceed.kv_cache_bytes)
+    kernels, kernel_notes = choose_kernels(device)
     weights = load_model(
-        Path(config.model_path), device, config.dtype, on_load=on_load, on_progress=Progress(channel)
+        Path(config.model_path),
+        device,
+        config.dtype,
+        on_load=on_load,
+        on_progress=Progress(channel),
+        kernels=kernels,
     )
     return_freed_memory()
     shape = KVShape(weights.num_layers, weights.num_kv_heads, weights.head_dim)
@@ -103,6 +110,7 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
         allocate(plan, shape, weights.dtype, device),
         Sampler.build(vocab_size, device),
         device,
+        kernels,
     )
     block_manager = BlockManager(plan.num_blocks, plan.block_size, config.enable_prefix_caching)
     token_budget = config.max_num_batched_tokens or choose_token_budget(
@@ -134,7 +142,7 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
         kv_cache_bytes=plan.size_bytes,
         load_seconds=time.monotonic() - started,
         weights=msgspec.convert(weights.report, WeightsReport, from_attributes=True),
-        notes=(*choice_notes, *weights.notes, *plan.notes),
+        notes=(*choice_notes, *kernel_notes, *weights.notes, *plan.notes),
     )
     return core, ready
 

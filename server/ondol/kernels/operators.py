@@ -22,6 +22,20 @@ def rms_norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
     return weight * normed.to(hidden.dtype)
 
 
+def add_rms_norm(branch: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Add a branch to the residual stream and norm the sum for the next branch.
+
+    Args:
+        branch, residual: [T, H]; neither is read again, an implementation may overwrite both.
+        weight, eps: as `rms_norm` takes them.
+
+    Returns:
+        The normed sum and the sum, [T, H] each.
+    """
+    total = residual + branch
+    return rms_norm(total, weight, eps), total
+
+
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding, half-split layout (arXiv:2104.09864).
 

@@ -8,12 +8,16 @@ similar context length, so that padding never more than doubles the work; each p
 computed by itself over its whole context.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from ondol.kernels.operators import rotate
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +38,21 @@ class PagedKVCache:
 
 
 @dataclass(frozen=True, slots=True)
-class DecodeGroup:
-    """Decode rows of similar context length.
+class DecodeRows:
+    """All decode rows of a batch, in any order.
 
     Attributes:
         rows: [B] row numbers in the flat batch, int64.
-        block_tables: [B, num_blocks] block numbers, padded with 0, int64.
-        context_lens: [B] tokens to attend to, the row's own included, int64.
+        block_tables: [B, max_blocks] block numbers, int32, contiguous. A row's table is filled up with a
+            block of its own: the values of another request's may be NaN, which no mask hides.
+        context_lens: [B] tokens to attend to, the row's own included, int32.
+        max_context_len: a bound on them that the host knows: it sizes grids and workspaces.
     """
 
     rows: Tensor
     block_tables: Tensor
     context_lens: Tensor
+    max_context_len: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +60,18 @@ class PrefillSpan:
     """One request's chunk: `num_rows` rows from `first_row`, at positions [start, start + num_rows).
 
     Attributes:
-        block_ids: [num_blocks] the blocks that hold positions [0, start + num_rows), int64.
+        block_ids: [num_blocks] the blocks that hold positions [0, start + num_rows), int32 or int64.
     """
 
     first_row: int
     num_rows: int
     start: int
     block_ids: Tensor
+
+    @property
+    def stop(self) -> int:
+        """The position after the last."""
+        return self.start + self.num_rows
 
 
 @dataclass(slots=True)
@@ -68,39 +80,28 @@ class AttentionMetadata:
 
     Attributes:
         slots: [T] flat cache position (block * block_size + offset) of each row, int64.
-        decode_groups, prefills: together they cover every row once.
+        decodes, prefills: together they cover every row once; None where no row decodes.
     """
 
     slots: Tensor
-    decode_groups: Sequence[DecodeGroup]
+    decodes: DecodeRows | None
     prefills: Sequence[PrefillSpan]
-    _masks: dict[tuple[str, int, int | None], Tensor] = field(default_factory=dict)
+    _derived: dict[Hashable, Any] = field(default_factory=dict)
 
-    def decode_mask(self, index: int, num_keys: int, window: int | None) -> Tensor:
-        """[B, 1, 1, num_keys] bool: which keys each decode row of a group sees."""
-        key = ("decode", index, window)
-        if key not in self._masks:
-            last = self.decode_groups[index].context_lens[:, None]
-            positions = torch.arange(num_keys, device=last.device)[None, :]
-            visible = positions < last
-            if window is not None:
-                visible &= positions >= last - window
-            self._masks[key] = visible[:, None, None, :]
-        return self._masks[key]
+    def once(self, key: Hashable, build: Callable[[], Any]) -> Any:  # noqa: ANN401 (whatever `build` makes)
+        """What `build` makes of this layout: built by the first layer that asks, kept for the others."""
+        if key not in self._derived:
+            self._derived[key] = build()
+        return self._derived[key]
 
-    def prefill_mask(self, index: int, window: int | None) -> Tensor:
-        """[num_rows, num_keys] bool: causal from the span's start, within the sliding window."""
-        key = ("prefill", index, window)
-        if key not in self._masks:
-            span = self.prefills[index]
-            stop = span.start + span.num_rows
-            queries = torch.arange(span.start, stop, device=span.block_ids.device)[:, None]
-            positions = torch.arange(stop, device=span.block_ids.device)[None, :]
-            visible = positions <= queries
-            if window is not None:
-                visible &= positions > queries - window
-            self._masks[key] = visible
-        return self._masks[key]
+
+@dataclass(frozen=True, slots=True)
+class DecodeGroup:
+    """Decode rows of similar context length, and their tables cut to the longest."""
+
+    rows: Tensor
+    block_tables: Tensor
+    context_lens: Tensor
 
 
 def write_kv(cache: Tensor, new: Tensor, slots: Tensor) -> None:
@@ -112,6 +113,28 @@ def write_kv(cache: Tensor, new: Tensor, slots: Tensor) -> None:
         slots: [T].
     """
     cache.flatten(0, 1).index_copy_(0, slots, new)
+
+
+def rotate_and_write_kv(
+    heads: Tensor, rotary: tuple[Tensor, Tensor], keys: Tensor, values: Tensor, slots: Tensor
+) -> Tensor:
+    """Rotate queries and keys to their positions, and store keys and values.
+
+    Args:
+        heads: [T, num_heads + 2 * num_kv_heads, head_dim]: queries, keys, values.
+        rotary: cos and sin, [T, 1, head_dim] each; see `operators.rotate`.
+        keys, values: one layer's cache.
+        slots: [T].
+
+    Returns:
+        The rotated queries, [T, num_heads, head_dim].
+    """
+    num_kv_heads = keys.shape[2]
+    widths = [heads.shape[1] - 2 * num_kv_heads, num_kv_heads, num_kv_heads]
+    query, key, value = torch.split(heads, widths, dim=1)
+    write_kv(keys, rotate(key, *rotary), slots)
+    write_kv(values, value, slots)
+    return rotate(query, *rotary)
 
 
 def paged_attention(
@@ -135,54 +158,89 @@ def paged_attention(
         [T, num_heads, head_dim].
     """
     output = torch.empty_like(query)
-    for index, group in enumerate(metadata.decode_groups):
-        output[group.rows] = _decode(query[group.rows], keys, values, metadata, index, scale, window)
+    for group, mask in _masked_groups(metadata, keys.shape[1], window):
+        output[group.rows] = _decode(query[group.rows], keys, values, group.block_tables, mask, scale)
     for index, span in enumerate(metadata.prefills):
         rows = slice(span.first_row, span.first_row + span.num_rows)
-        output[rows] = _prefill(query[rows], keys, values, metadata, index, scale, window)
+        mask = metadata.once(("mask", index, window), partial(_prefill_mask, span, window))
+        output[rows] = _prefill(query[rows], keys, values, span, mask, scale)
     return output
 
 
+def group_decodes(decodes: DecodeRows, block_size: int) -> list[DecodeGroup]:
+    """Group rows whose context lengths differ at most twofold, so that padding stays bounded."""
+    lengths: list[int] = decodes.context_lens.tolist()
+    chunks: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if not chunks or lengths[row] > 2 * lengths[chunks[-1][0]]:
+            chunks.append([])
+        chunks[-1].append(row)
+    groups = []
+    for chunk in chunks:
+        index = torch.tensor(chunk, device=decodes.rows.device)
+        num_blocks = -(-lengths[chunk[-1]] // block_size)
+        tables = decodes.block_tables[index, :num_blocks]
+        groups.append(DecodeGroup(decodes.rows[index], tables, decodes.context_lens[index]))
+    return groups
+
+
+def _masked_groups(
+    metadata: AttentionMetadata, block_size: int, window: int | None
+) -> list[tuple[DecodeGroup, Tensor]]:
+    decodes = metadata.decodes
+    if decodes is None:
+        return []
+    groups = metadata.once("groups", lambda: group_decodes(decodes, block_size))
+    masks = metadata.once(
+        ("masks", window), lambda: [_decode_mask(group, block_size, window) for group in groups]
+    )
+    return list(zip(groups, masks, strict=True))
+
+
+def _decode_mask(group: DecodeGroup, block_size: int, window: int | None) -> Tensor:
+    """[B, 1, 1, num_keys] bool: which keys each decode row of a group sees."""
+    last = group.context_lens[:, None]
+    positions = torch.arange(group.block_tables.shape[1] * block_size, device=last.device)[None, :]
+    visible = positions < last
+    if window is not None:
+        visible &= positions >= last - window
+    return visible[:, None, None, :]
+
+
+def _prefill_mask(span: PrefillSpan, window: int | None) -> Tensor:
+    """[num_rows, num_keys] bool: causal from the span's start, within the sliding window."""
+    device = span.block_ids.device
+    queries = torch.arange(span.start, span.stop, device=device)[:, None]
+    positions = torch.arange(span.stop, device=device)[None, :]
+    visible = positions <= queries
+    if window is not None:
+        visible &= positions > queries - window
+    return visible
+
+
 def _decode(
-    query: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    metadata: AttentionMetadata,
-    index: int,
-    scale: float,
-    window: int | None,
+    query: Tensor, keys: Tensor, values: Tensor, tables: Tensor, mask: Tensor, scale: float
 ) -> Tensor:
-    tables = metadata.decode_groups[index].block_tables
     num_rows, num_heads, head_dim = query.shape
     num_kv_heads = keys.shape[2]
     # [B, num_blocks, block_size, KV, D] -> [B, KV, L, D]; the heads of a group become query rows.
     key = keys[tables].flatten(1, 2).transpose(1, 2)
     value = values[tables].flatten(1, 2).transpose(1, 2)
     grouped = query.view(num_rows, num_kv_heads, num_heads // num_kv_heads, head_dim)
-    mask = metadata.decode_mask(index, key.shape[2], window)
     attended = F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale)
     return attended.reshape(num_rows, num_heads, head_dim)
 
 
 def _prefill(
-    query: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    metadata: AttentionMetadata,
-    index: int,
-    scale: float,
-    window: int | None,
+    query: Tensor, keys: Tensor, values: Tensor, span: PrefillSpan, mask: Tensor, scale: float
 ) -> Tensor:
-    span = metadata.prefills[index]
-    stop = span.start + span.num_rows
     num_rows, num_heads, head_dim = query.shape
     group_size = num_heads // keys.shape[2]
-    key = keys[span.block_ids].flatten(0, 1)[:stop].transpose(0, 1)
-    value = values[span.block_ids].flatten(0, 1)[:stop].transpose(0, 1)
+    key = keys[span.block_ids].flatten(0, 1)[: span.stop].transpose(0, 1)
+    value = values[span.block_ids].flatten(0, 1)[: span.stop].transpose(0, 1)
     # [n, H, D] -> [KV, group * n, D]: all heads of a group over the same keys, without copying them.
     grouped = query.transpose(0, 1).reshape(-1, group_size * num_rows, head_dim)
-    mask = metadata.prefill_mask(index, window).repeat(group_size, 1)
     attended = F.scaled_dot_product_attention(
-        grouped[None], key[None], value[None], attn_mask=mask[None, None], scale=scale
+        grouped[None], key[None], value[None], attn_mask=mask.repeat(group_size, 1)[None, None], scale=scale
     )
     return attended.view(num_heads, num_rows, head_dim).transpose(0, 1)

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ondol.kernels.operators import rms_norm, rotate, route, silu_mul
-from ondol.kernels.paged_attention import AttentionMetadata, PagedKVCache, paged_attention, write_kv
+from ondol.kernels.paged_attention import AttentionMetadata, PagedKVCache
 from ondol.modeling.architecture import Architecture, LayerKind
+from ondol.modeling.kernel_module import KernelModule
 from ondol.modeling.layer_factory import LayerFactory, Projection
 from ondol.modeling.layers import Embedding, ExpertsShape, ProjectionShape, RMSNorm
 from ondol.modeling.rope import RotaryTable
 from ondol.modeling.slots import HasSlots, WeightSlot
 
 
-class Attention(nn.Module):
+class Attention(KernelModule):
     """Grouped-query attention with rotary positions over the paged cache."""
 
     def __init__(self, arch: Architecture, make: LayerFactory, name: str, window: int | None) -> None:
@@ -52,15 +52,12 @@ class Attention(nn.Module):
     ) -> Tensor:
         """[T, H] -> [T, H]; stores the rows' keys and values on the way."""
         heads = self.qkv(hidden).view(hidden.shape[0], -1, self.head_dim)
-        widths = [self.num_heads, self.num_kv_heads, self.num_kv_heads]
-        query, key, value = torch.split(heads, widths, dim=1)
-        write_kv(keys, rotate(key, *rotary), metadata.slots)
-        write_kv(values, value, metadata.slots)
-        attended = paged_attention(rotate(query, *rotary), keys, values, metadata, self.scale, self.window)
+        query = self.kernels.rotate_and_write_kv(heads, rotary, keys, values, metadata.slots)
+        attended = self.kernels.paged_attention(query, keys, values, metadata, self.scale, self.window)
         return self.output(attended.flatten(1))
 
 
-class FeedForward(nn.Module):
+class FeedForward(KernelModule):
     """Dense SwiGLU block."""
 
     def __init__(
@@ -81,10 +78,10 @@ class FeedForward(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[T, H] -> [T, H]."""
-        return self.down(silu_mul(self.gate_up(hidden)))
+        return self.down(self.kernels.silu_mul(self.gate_up(hidden)))
 
 
-class SparseFeedForward(nn.Module):
+class SparseFeedForward(KernelModule):
     """Qwen1.5-MoE's block: routed experts plus a gated shared expert."""
 
     def __init__(self, arch: Architecture, make: LayerFactory, name: str) -> None:
@@ -103,7 +100,7 @@ class SparseFeedForward(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[T, H] -> [T, H]."""
-        weights, chosen = route(
+        weights, chosen = self.kernels.route(
             self.router(hidden), self.sizes.num_experts_per_token, self.sizes.normalize_weights
         )
         routed = self.experts(hidden, weights, chosen)
@@ -111,8 +108,12 @@ class SparseFeedForward(nn.Module):
         return routed + shared
 
 
-class DecoderLayer(nn.Module):
-    """Attention and feed-forward, each behind a norm and added to the residual."""
+class DecoderLayer(KernelModule):
+    """Attention and feed-forward, each behind a norm.
+
+    What a block computed is added to the residual stream together with the norm of the next block, in one
+    operator; so a layer takes the branch of the one before and leaves its own to the one after.
+    """
 
     def __init__(self, arch: Architecture, make: LayerFactory, name: str, kind: LayerKind) -> None:
         super().__init__()
@@ -129,20 +130,26 @@ class DecoderLayer(nn.Module):
 
     def forward(
         self,
-        hidden: Tensor,
+        branch: Tensor | None,
+        residual: Tensor,
         rotary: tuple[Tensor, Tensor],
         keys: Tensor,
         values: Tensor,
         metadata: AttentionMetadata,
-    ) -> Tensor:
-        """[T, H] -> [T, H]."""
-        normed = rms_norm(hidden, self.input_norm.weight, self.eps)
-        hidden = hidden + self.attention(normed, rotary, keys, values, metadata)
-        normed = rms_norm(hidden, self.post_attention_norm.weight, self.eps)
-        return hidden + self.feed_forward(normed)  # type: ignore[no-any-return]
+    ) -> tuple[Tensor, Tensor]:
+        """Branch, None in the first layer, and residual, [T, H] each; the same of this layer."""
+        if branch is None:
+            normed = self.kernels.rms_norm(residual, self.input_norm.weight, self.eps)
+        else:
+            normed, residual = self.kernels.add_rms_norm(branch, residual, self.input_norm.weight, self.eps)
+        attended = self.attention(normed, rotary, keys, values, metadata)
+        normed, residual = self.kernels.add_rms_norm(
+            attended, residual, self.post_attention_norm.weight, self.eps
+        )
+        return self.feed_forward(normed), residual
 
 
-class Decoder(nn.Module):
+class Decoder(KernelModule):
     """Embeddings, layers, final norm and head.
 
     Built on the meta device and filled by `weight_loader`; `prepare` makes it ready to run.
@@ -196,11 +203,14 @@ class Decoder(nn.Module):
         Returns:
             [B, vocab_size] float32.
         """
-        hidden = self.embedding(token_ids)
+        branch, residual = None, self.embedding(token_ids)
         rotary = self.rotary.at(positions)
         for layer, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
-            hidden = layer(hidden, rotary, keys, values, metadata)
-        hidden = rms_norm(hidden[logit_rows], self.norm.weight, self.arch.rms_norm_eps)
+            branch, residual = layer(branch, residual, rotary, keys, values, metadata)
+        assert branch is not None, "a model has layers"
+        hidden, _ = self.kernels.add_rms_norm(
+            branch[logit_rows], residual[logit_rows], self.norm.weight, self.arch.rms_norm_eps
+        )
         return self._head(hidden).to(torch.float32)
 
     def _head(self, hidden: Tensor) -> Tensor:

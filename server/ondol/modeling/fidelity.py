@@ -72,7 +72,7 @@ def whole_prompt_logits(weights: LoadedWeights, token_ids: Sequence[int]) -> Ten
     weights.model.prepare(num_tokens)
     with torch.inference_mode():
         ids = torch.tensor(token_ids, device=device)
-        metadata = AttentionMetadata(positions, [], [span])
+        metadata = AttentionMetadata(positions, None, [span])
         return weights.model.forward(ids, positions, cache, metadata, positions).cpu()
 
 

@@ -17,8 +17,10 @@ from transformers import AutoModelForCausalLM
 from transformers.modeling_utils import AttentionInterface
 
 from ondol.errors import ModelRefused
-from ondol.kernels.paged_attention import AttentionMetadata, PagedKVCache, paged_attention, write_kv
+from ondol.kernels.backend import Kernels
+from ondol.kernels.paged_attention import AttentionMetadata, PagedKVCache, write_kv
 from ondol.modeling.architecture import rope_type
+from ondol.modeling.kernel_module import KernelModule
 from ondol.modeling.layer_factory import LayerFactory
 from ondol.modeling.layers import ProjectionShape
 from ondol.modeling.slots import HasSlots, ParameterSlot, WeightSlot
@@ -41,11 +43,12 @@ CODE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RuntimeError)
 
 @dataclass(frozen=True, slots=True)
 class PagedCall:
-    """One forward pass's cache, layout and the sliding window of each layer."""
+    """One forward pass's cache, layout, the sliding window of each layer, and the kernels."""
 
     cache: PagedKVCache
     metadata: AttentionMetadata
     windows: tuple[int | None, ...]
+    kernels: Kernels
 
 
 @dataclass(slots=True)
@@ -87,7 +90,7 @@ class DryRun:
         return expected
 
 
-class GenericModel(nn.Module):
+class GenericModel(KernelModule):
     """A transformers causal LM behind the interface of `Decoder`.
 
     Attributes:
@@ -144,7 +147,7 @@ class GenericModel(nn.Module):
             position_ids=positions[None],
             use_cache=False,
             logits_to_keep=logit_rows,
-            call=PagedCall(cache, metadata, self.windows),
+            call=PagedCall(cache, metadata, self.windows, self.kernels),
         )
         return result.logits[0].to(torch.float32)  # type: ignore[no-any-return]
 
@@ -199,7 +202,7 @@ def _attention(
     write_kv(values, value[0].transpose(0, 1), call.metadata.slots)
     rows = query[0].transpose(0, 1).contiguous()
     scale = keywords.get("scaling") or query.shape[-1] ** -0.5
-    attended = paged_attention(rows, keys, values, call.metadata, scale, call.windows[layer])
+    attended = call.kernels.paged_attention(rows, keys, values, call.metadata, scale, call.windows[layer])
     return attended[None], None
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ondol.kernels.operators import mixture_of_experts
+from ondol.modeling.kernel_module import KernelModule
 from ondol.modeling.slots import ParameterSlot, WeightSlot
 
 
@@ -119,7 +119,7 @@ class Embedding(nn.Module):
         yield ParameterSlot(f"{self.name}.weight", self, "weight", 0, self.weight.shape[0])
 
 
-class ExpertStack(nn.Module):
+class ExpertStack(KernelModule):
     """All experts of a layer: gate and up fused [E, 2 * I, H], down [E, H, I]."""
 
     def __init__(self, shape: ExpertsShape, dtype: torch.dtype) -> None:
@@ -131,7 +131,7 @@ class ExpertStack(nn.Module):
 
     def forward(self, hidden: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
         """[T, H] -> [T, H]; weights and experts [T, top_k] come from the router."""
-        return mixture_of_experts(hidden, weights, experts, self.gate_up, self.down)
+        return self.kernels.mixture_of_experts(hidden, weights, experts, self.gate_up, self.down)
 
     def slots(self) -> Iterator[WeightSlot]:
         """Three tensors per expert."""

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from ondol.errors import ModelRefused
+from ondol.kernels.backend import REFERENCE, Kernels
 from ondol.kernels.paged_attention import AttentionMetadata, PagedKVCache
 from ondol.modeling.architecture import describe, read_config
 from ondol.modeling.checkpoint import Checkpoint
 from ondol.modeling.decoder import build_decoder
+from ondol.modeling.kernel_module import use_kernels
 from ondol.modeling.layer_factory import LayerFactory, PlainLayers
 from ondol.modeling.quantization.on_load import OnLoad, OnLoadLayers
 from ondol.modeling.quantization.selection import read_quantization
@@ -176,6 +178,7 @@ def load_model(
     *,
     on_load: OnLoad | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    kernels: Kernels = REFERENCE,
 ) -> LoadedWeights:
     """Load a model folder.
 
@@ -185,6 +188,7 @@ def load_model(
         dtype: "auto", "float32", "bfloat16" or "float16".
         on_load: quantize full-precision weights as they stream in; None leaves them.
         on_progress: called with bytes done and bytes in all.
+        kernels: what the model computes with.
 
     Raises:
         ModelRefused: names what is wrong; before any weight is read where config or header tell.
@@ -193,6 +197,7 @@ def load_model(
     config, model = blueprint.config, blueprint.model
     checkpoint = Checkpoint(folder)
     model.allocate(device)
+    use_kernels(model.named_modules(), kernels)
     load_weights(model.slots(), checkpoint, ignored=blueprint.ignored, on_progress=on_progress)
     return LoadedWeights(
         model=model,

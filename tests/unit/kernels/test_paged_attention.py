@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from ondol.kernels.paged_attention import (
     AttentionMetadata,
-    DecodeGroup,
+    DecodeRows,
     PagedKVCache,
     PrefillSpan,
+    group_decodes,
     paged_attention,
     write_kv,
 )
@@ -47,20 +48,23 @@ class Layout:
         self.metadata = self._build_metadata(decodes, prefills, tables, num_blocks)
 
     def _build_metadata(self, decodes, prefills, tables, num_blocks):
-        groups = []
-        # Longest first, and in two groups: rows need not come in the order of the batch.
-        order = sorted(range(len(decodes)), key=lambda index: -decodes[index])
-        for rows in (order[::2], order[1::2]):
-            if rows:
-                width = max(num_blocks[row] for row in rows)
-                padded = [tables[row].tolist() + [0] * (width - num_blocks[row]) for row in rows]
-                lengths = torch.tensor([decodes[row] for row in rows])
-                groups.append(DecodeGroup(torch.tensor(rows), torch.tensor(padded), lengths))
+        # Longest first: rows need not come in the order of the batch.
+        rows = sorted(range(len(decodes)), key=lambda row: -decodes[row])
+        width = max(num_blocks[: len(decodes)], default=0)
+        padded = [
+            tables[row].tolist() + tables[row].tolist()[-1:] * (width - num_blocks[row]) for row in rows
+        ]
+        decode_rows = DecodeRows(
+            torch.tensor(rows),
+            torch.tensor(padded, dtype=torch.int32),
+            torch.tensor([decodes[row] for row in rows], dtype=torch.int32),
+            max(decodes, default=0),
+        )
         spans, first_row = [], len(decodes)
         for (start, num_rows), table in zip(prefills, tables[len(decodes) :], strict=True):
             spans.append(PrefillSpan(first_row, num_rows, start, table))
             first_row += num_rows
-        return AttentionMetadata(torch.empty(0, dtype=torch.int64), groups, spans)
+        return AttentionMetadata(torch.empty(0, dtype=torch.int64), decode_rows if decodes else None, spans)
 
     @property
     def num_rows(self):
@@ -136,12 +140,28 @@ def test_the_first_row_of_a_prompt_sees_its_own_value_only():
     torch.testing.assert_close(attended[0], layout.contents[0][1][0])
 
 
-def test_masks_are_built_once_for_all_layers_of_a_window():
-    layout = Layout([3], [(0, 4)], num_kv_heads=1, block_size=4)
-    metadata = layout.metadata
-    assert metadata.prefill_mask(0, 2) is metadata.prefill_mask(0, 2)
-    assert metadata.prefill_mask(0, 2) is not metadata.prefill_mask(0, None)
-    assert metadata.decode_mask(0, 4, None) is metadata.decode_mask(0, 4, None)
+def test_groups_and_masks_are_built_once_for_all_layers():
+    layout = Layout([3, 9], [(0, 4)], num_kv_heads=1, block_size=4)
+    built = []
+
+    def build():
+        built.append(len(built))
+        return object()
+
+    first = layout.metadata.once("masks", build)
+    assert layout.metadata.once("masks", build) is first
+    assert layout.metadata.once("others", build) is not first
+    assert built == [0, 1]
+
+
+def test_no_row_is_padded_to_more_than_twice_its_context():
+    lens = [1, 40, 3, 17, 2, 2, 64, 9, 33]
+    layout = Layout(lens, [], num_kv_heads=1, block_size=1)
+    groups = group_decodes(layout.metadata.decodes, 1)
+    assert sorted(row for group in groups for row in group.rows.tolist()) == list(range(len(lens)))
+    for group in groups:
+        assert [lens[row] for row in group.rows.tolist()] == group.context_lens.tolist()
+        assert group.block_tables.shape[1] == group.context_lens.max() <= 2 * group.context_lens.min()
 
 
 def test_rows_in_bfloat16_keep_their_type():

@@ -8,14 +8,15 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from ondol.kernels.quantized import QuantizedMatrix, quantized_linear, quantized_mixture_of_experts
+from ondol.kernels.quantized import QuantizedMatrix
+from ondol.modeling.kernel_module import KernelModule
 from ondol.modeling.layer_factory import Projection
 from ondol.modeling.layers import ExpertsShape, ProjectionShape, parameter
 from ondol.modeling.quantization.parts import MatrixPart, PartSlot, PartSource
 from ondol.modeling.slots import ParameterSlot, WeightSlot
 
 
-class QuantizedLinear(nn.Module):
+class QuantizedLinear(KernelModule):
     """One or several fused projections: [.., K] -> [.., sum of their widths].
 
     Args:
@@ -44,7 +45,8 @@ class QuantizedLinear(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """[.., K] -> [.., N], in the dtype of `hidden`."""
         bias = None if self.bias is None else self.bias.to(self.compute_dtype)
-        return quantized_linear(hidden.to(self.compute_dtype), self.matrix, bias).to(hidden.dtype)
+        product = self.kernels.quantized_linear(hidden.to(self.compute_dtype), self.matrix, bias)
+        return product.to(hidden.dtype)
 
     def slots(self) -> Iterator[WeightSlot]:
         """Codes and biases of every projection."""
@@ -70,7 +72,7 @@ class SplitProjection(nn.Module):
         return iter(())
 
 
-class QuantizedExperts(nn.Module):
+class QuantizedExperts(KernelModule):
     """A layer's experts over stacks of quantized matrices.
 
     Args:
@@ -100,7 +102,9 @@ class QuantizedExperts(nn.Module):
         """[T, H] -> [T, H]; weights and experts [T, top_k] come from the router."""
         wide = hidden.to(self.compute_dtype)
         *gate_up, down = self.stacks()
-        output = quantized_mixture_of_experts(wide, weights.to(self.compute_dtype), experts, gate_up, down)
+        output = self.kernels.quantized_mixture_of_experts(
+            wide, weights.to(self.compute_dtype), experts, gate_up, down
+        )
         return output.to(hidden.dtype)
 
     def stacks(self) -> list[QuantizedMatrix]:
