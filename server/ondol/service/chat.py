@@ -16,8 +16,7 @@ from ondol.model_manager.loaded_model import LoadedModel
 from ondol.service.answer import Caller, Generation
 from ondol.service.generation import GenerationRequest
 from ondol.service.sampling_options import SamplingOptions, check_text_size
-from ondol.text.structured_output import json_schema_grammar, lark_grammar
-from ondol.text.tools.call_grammar import call_schema
+from ondol.text.structured_output import lark_grammar
 from ondol.text.tools.tool_format import ToolFormat, tool_format
 
 
@@ -109,15 +108,11 @@ def prepare_chat(model: LoadedModel, turn: ChatTurn, caller: Caller) -> Generati
     """
     prompt = render_turn(model, turn)
     fmt, tools, options = prompt.tool_format, turn.tools, turn.options
-    untried_grammar, grammar_param = options.grammar, "response_format"
+    grammar_param = "response_format"
     # A forced call leaves no room for another format; a free one yields to what was asked for.
     if fmt is not None and tools is not None and (tools.forced_names or options.grammar is None):
         options = replace(options, grammar=tools.grammar(fmt))
-        untried_grammar, grammar_param = None, "tools"
-        if options.grammar is not None:
-            # The calls' grammar itself names the model's special tokens, which only the engine knows.
-            calls = call_schema(tools.tools, fmt.arguments_key)
-            untried_grammar = json_schema_grammar(calls, strict=False, param="tools")
+        grammar_param = "tools"
     params = options.params(model, len(prompt.token_ids), "messages")
     requests = tuple(
         GenerationRequest(
@@ -137,6 +132,6 @@ def prepare_chat(model: LoadedModel, turn: ChatTurn, caller: Caller) -> Generati
         len(prompt.token_ids),
         new_parser=None if fmt is None or tools is None else partial(fmt.parser, tools.names),
         ignored=("tools",) if tools is not None and fmt is None else (),
-        untried_grammar=untried_grammar,
+        untried_grammar=options.grammar,
         grammar_param=grammar_param,
     )

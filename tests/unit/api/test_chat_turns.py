@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from support.front_door import FrontDoor, live_server, open_front_door
 from support.tokenizers import CHATML_TEMPLATE, save_byte_level_tokenizer
 
 from ondol.api.generation_fields import unmangled
+from ondol.errors import QueueFull
 
 pytestmark = pytest.mark.anyio
 
@@ -293,3 +295,35 @@ async def test_a_tools_schema_that_means_nothing_is_refused_where_a_call_is_forc
     answer = await post(tool_door, tools=[{"type": "function", "function": function}], tool_choice="required")
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["param"] == "tools"
+
+
+async def test_a_model_that_is_not_ready_by_the_deadline_is_told_before_it(door: FrontDoor, monkeypatch):
+    @asynccontextmanager
+    async def load_for_ever(name: str, *, keep_alive_s: float | None = None):
+        await asyncio.get_running_loop().create_future()
+        yield
+
+    monkeypatch.setattr(door.manager, "lease", load_for_ever)
+    answer = await post(door, deadline_s=0.1)
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "model_loading"
+    assert answer.headers["retry-after"]
+    assert door.lifecycle.num_open == 0
+
+
+async def test_openais_client_tries_again_when_the_queue_was_full(door: FrontDoor):
+    say(door.model, "ok")
+    refusals: list[int] = []
+
+    def make_room(num_requests: int = 1) -> None:
+        door.engine.check_admission = check
+        refusals.append(num_requests)
+        raise QueueFull(1)
+
+    check, door.engine.check_admission = door.engine.check_admission, make_room
+    async with live_server(door) as live, live.openai() as client:
+        patient = client.with_options(max_retries=2)
+        raw = await patient.chat.completions.with_raw_response.create(**CHAT)
+    assert refusals == [1]
+    assert raw.retries_taken == 1
+    assert raw.parse().choices[0].message.content == "ok"

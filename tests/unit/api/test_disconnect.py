@@ -83,7 +83,7 @@ async def call_app(
         "query_string": b"",
         "root_path": "",
         "scheme": "http",
-        "headers": [],
+        "headers": [(b"host", b"test")],
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 2),
     }

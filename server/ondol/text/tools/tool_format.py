@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ondol.text.structured_output import embedded_schema
 from ondol.text.tokenizer import TextTokenizer
 from ondol.text.tools.call_grammar import call_schema
 from ondol.text.tools.call_parser import CallParser, CallSyntax, short_id
@@ -49,7 +50,7 @@ class ToolFormat:
 
     def forced_grammar(self, tools: Sequence[Mapping[str, Any]], *, is_parallel: bool) -> str:
         """Lark grammar of an answer that is nothing but calls; one, or up to MAX_PARALLEL_CALLS."""
-        body = f"%json {json.dumps(call_schema(tools, self.arguments_key), ensure_ascii=False)}"
+        body = embedded_schema(call_schema(tools, self.arguments_key), strict=False, param="tools")
         num_more = MAX_PARALLEL_CALLS - 1 if is_parallel else 0
         if self.name == "hermes":
             call = f'{self._marker("<tool_call>")} "\\n" body "\\n" {self._marker("</tool_call>")}'
@@ -62,7 +63,7 @@ class ToolFormat:
 
     def free_grammar(self, tools: Sequence[Mapping[str, Any]]) -> str:
         """Lark grammar of any text in which every call, if there is one, follows its tool's schema."""
-        body = f"%json {json.dumps(call_schema(tools, self.arguments_key), ensure_ascii=False)}"
+        body = embedded_schema(call_schema(tools, self.arguments_key), strict=False, param="tools")
         if self.name == "llama3":
             python_tag = self._marker(LLAMA_3.start)
             return f"start: TEXT | {python_tag}? body\nTEXT: /[^{{](?s:.*)/\nbody: {body}\n"
