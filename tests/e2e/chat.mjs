@@ -2,6 +2,8 @@
 // Prints one JSON object a line; test_node_sdk.py says what they must be.
 
 import OpenAI from "openai";
+import { zodResponseFormat } from "openai/helpers/zod";
+import { z } from "zod";
 
 const NUM_TOKENS_BEFORE_ABORT = 5;
 const [scenario, baseURL, model] = process.argv.slice(2);
@@ -32,6 +34,19 @@ const scenarios = {
   async helper() {
     const runner = client.chat.completions.stream(chat);
     say({ content: await runner.finalContent() });
+  },
+
+  async parse() {
+    const schema = z.object({ city: z.enum(["서울", "부산"]), isWarm: z.boolean() });
+    const { choices } = await client.chat.completions.parse({
+      ...chat,
+      max_tokens: 100,
+      logprobs: true,
+      top_logprobs: 2,
+      response_format: zodResponseFormat(schema, "weather"),
+    });
+    const { message, logprobs } = choices[0];
+    say({ parsed: message.parsed, content: message.content, logprobs: logprobs.content });
   },
 
   async abort_stream() {

@@ -42,6 +42,15 @@ def test_a_chat_streams_token_by_token_and_ends_with_usage(play):
     assert play("helper") == [{"content": whole["content"]}]
 
 
+def test_an_answer_is_parsed_by_its_schema_and_every_token_is_told(play):
+    (answer,) = play("parse")
+    assert answer["parsed"]["city"] in ("서울", "부산")
+    assert answer["parsed"]["isWarm"] in (True, False)
+    told = bytes(value for entry in answer["logprobs"] for value in entry["bytes"])
+    assert told.decode() == answer["content"]
+    assert all(len(entry["top_logprobs"]) == 2 for entry in answer["logprobs"])
+
+
 @pytest.mark.parametrize(
     ("scenario", "printed"),
     [("abort_stream", {"is_aborted": True}), ("abort_whole", {"error": "APIUserAbortError"})],
