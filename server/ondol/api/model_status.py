@@ -63,9 +63,13 @@ class Architecture(Struct, frozen=True):
 
 
 class ModelEntry(Struct, frozen=True):
-    """One model in the answer of GET /models; see `ModelStatus` for what the fields mean."""
+    """One model in the answer of GET /models; see `ModelStatus` for what the fields mean.
+
+    `in_cache` tells whether it is on this machine; loading any other one downloads it first.
+    """
 
     id: str
+    in_cache: bool
     status: StatusObject
     source: dict[str, Any]
     num_streams: int
@@ -84,6 +88,7 @@ def model_entry(status: ModelStatus) -> ModelEntry:
     """All that clients may know about a model."""
     return ModelEntry(
         id=status.id,
+        in_cache=status.path is not None,
         status=status_object(status),
         source=without_paths(status.source),
         num_streams=status.num_streams,

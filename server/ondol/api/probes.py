@@ -22,19 +22,18 @@ class ProbeAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @router.get("/health", summary="Liveness")
 async def health(request: Request) -> Response:
-    """200 while the daemon can work, 503 once an engine has died."""
+    """200 while the daemon answers: a restart would only cost the other models their streams.
+
+    An engine that has died is told, and replaced when its model is asked for next.
+    """
     failure = _engine_failure(context_of(request))
-    return _probe(ProbeAnswer("ok") if failure is None else ProbeAnswer("engine_dead", failure))
+    return _probe(ProbeAnswer("ok") if failure is None else ProbeAnswer("degraded", failure))
 
 
 @router.get("/ready", summary="Readiness")
 async def ready(request: Request) -> Response:
-    """200 while new requests are taken; 503 while loading, draining, or without an engine."""
-    context = context_of(request)
-    failure = _engine_failure(context)
-    if failure is not None:
-        return _probe(ProbeAnswer("engine_dead", failure))
-    return _probe(ProbeAnswer(context.lifecycle.phase))
+    """200 while new requests are taken; 503 while the first model is loading, or while draining."""
+    return _probe(ProbeAnswer(context_of(request).lifecycle.phase))
 
 
 @router.get(
@@ -56,6 +55,6 @@ def _engine_failure(context: ApiContext) -> str | None:
 
 
 def _probe(answer: ProbeAnswer) -> Response:
-    status_code = 200 if answer.status in {"ok", "ready"} else 503
+    status_code = 200 if answer.status in {"ok", "degraded", "ready"} else 503
     headers = {"cache-control": "no-store"}
     return Response(msgspec.json.encode(answer), status_code, headers, media_type="application/json")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ondol.model_manager.catalog import HubSource
-from ondol.model_manager.inventory import list_models
+from ondol.model_manager.inventory import ModelListing, list_models
 from ondol.model_manager.load_order import normalized
 from ondol.model_manager.progress import Progress
 from ondol.model_manager.resolve import KnownModel, ResolvedModel, find, resolve
@@ -42,6 +42,7 @@ class Library:
     def __init__(self, home: Path) -> None:
         self._home = home
         self._models: dict[str, LocalModel] = {}
+        self._elsewhere: dict[str, dict[str, Any]] = {}
         self._listed_s = -FRESH_S
         self._lock = asyncio.Lock()
 
@@ -50,13 +51,22 @@ class Library:
         """By name, as of the last `refresh`."""
         return self._models
 
+    @property
+    def elsewhere(self) -> dict[str, dict[str, Any]]:
+        """By name, hints at the origins of models that are a download away, as of the last `refresh`."""
+        return self._elsewhere
+
     async def refresh(self) -> None:
         """Look at the disk again, unless that has just been done."""
         asked_s = time.monotonic()
         async with self._lock:
             if self._listed_s < asked_s - FRESH_S:
                 listed_s = time.monotonic()
-                self._models = await asyncio.to_thread(_list_local, self._home)
+                listings = await asyncio.to_thread(list_models, self._home)
+                self._models = {listing.name: _local(listing) for listing in listings if _is_ready(listing)}
+                self._elsewhere = {
+                    listing.name: _origin(listing) for listing in listings if not _is_ready(listing)
+                }
                 self._listed_s = listed_s
 
     def forget(self) -> None:
@@ -88,14 +98,15 @@ def _is_here(known: KnownModel) -> bool:
     return Hub(Progress()).cached(known.source) is not None
 
 
-def _list_local(home: Path) -> dict[str, LocalModel]:
-    return {
-        listing.name: LocalModel(
-            name=listing.name,
-            path=Path(listing.path),
-            created=int(Path(listing.path).stat().st_mtime),
-            source={"kind": listing.source.partition(" ")[0]},
-        )
-        for listing in list_models(home)
-        if listing.status == READY and listing.path is not None
-    }
+def _is_ready(listing: ModelListing) -> bool:
+    return listing.status == READY and listing.path is not None
+
+
+def _local(listing: ModelListing) -> LocalModel:
+    assert listing.path is not None, "it is ready"
+    path = Path(listing.path)
+    return LocalModel(listing.name, path, int(path.stat().st_mtime), _origin(listing))
+
+
+def _origin(listing: ModelListing) -> dict[str, Any]:
+    return {"kind": listing.source.partition(" ")[0]}

@@ -186,7 +186,7 @@ class ModelManager:
         return self._roster.nameable()
 
     def statuses(self) -> tuple[ModelStatus, ...]:
-        """Every model that is here or on its way; of the disk, what `refresh` saw last."""
+        """Every model that is here, on its way or in the catalog; of the disk, what `refresh` saw last."""
         return self._roster.statuses()
 
     def watch(self) -> AsyncGenerator[ModelEvent]:

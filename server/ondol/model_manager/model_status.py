@@ -49,14 +49,14 @@ class MemoryUse:
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """One known model: it lies on this machine, or this daemon has been told to get it.
+    """One known model: it lies on this machine, this daemon has been told to get it, or the catalog has it.
 
     Attributes:
         id: the name that requests use.
         status: "failed" is a load, a download or an engine that ended with `error`.
         progress: while it is downloaded or loaded.
         source: where its files came from; see `ResolvedModel`.
-        path: its folder on this machine, once it is there.
+        path: its folder on this machine; None while it would have to be downloaded.
         num_streams: leases that are held.
         expires_at: when it will be unloaded unless somebody uses it, in Unix seconds; None is never, or
             not while it is in use.

@@ -98,13 +98,16 @@ class Roster:
         return tuple(summaries.values())
 
     def statuses(self) -> tuple[ModelStatus, ...]:
-        """Every model that is here or on its way."""
+        """Every model that is here, on its way, or known to the catalog."""
         known = {name: slot.status() for name, slot in self.slots.items()}
         paths = {status.path for status in known.values()}
         for local in self._library.models.values():
             # The same folder under another name is no other model.
             if local.name not in known and str(local.path) not in paths:
                 known[local.name] = self.status(local.name)
+        for name in self._library.elsewhere:
+            if name not in known:
+                known[name] = self.status(name)
         return tuple(known.values())
 
     def status(self, name: str) -> ModelStatus:
@@ -113,9 +116,12 @@ class Roster:
         if slot is not None:
             return slot.status()
         local = self._library.models.get(name)
-        if local is None:
-            raise ModelNotFound(name, tuple(dict.fromkeys((*self.slots, *self._library.models))))
-        return ModelStatus(name, "unloaded", source=local.source, path=str(local.path))
+        if local is not None:
+            return ModelStatus(name, "unloaded", source=local.source, path=str(local.path))
+        origin = self._library.elsewhere.get(name)
+        if origin is not None:
+            return ModelStatus(name, "unloaded", source=origin)
+        raise ModelNotFound(name, tuple(dict.fromkeys((*self.slots, *self._library.models))))
 
     @property
     def _may_load_on_request(self) -> bool:

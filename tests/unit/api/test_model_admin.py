@@ -50,6 +50,7 @@ async def test_every_known_model_is_listed_with_its_status(door):
     loaded, unloaded = answer.json()["data"]
     assert loaded == {
         "id": "tiny",
+        "in_cache": True,
         "object": "model",
         "owned_by": "ondol",
         "status": {"value": "loaded"},
