@@ -18,7 +18,7 @@ Knows nothing about HTTP or terminals: an error carries data and a sentence that
     ├── ModelRefused                8   400    corrupt, unsupported or unsafe checkpoint
     ├── AddressInUse                9
     ├── SourceUnreachable          10   502    Hub or package index cannot be reached
-    ├── Unauthorized                    401
+    ├── Unauthorized                4   401    an API key is missing or wrong
     ├── OriginRefused                   403    another website, or a name that is not this host's
     ├── KeyLimitReached                 429    a limit of the API key; carries retry_after_s
     ├── InvalidKeyName              2          the name cannot name an API key
@@ -140,6 +140,8 @@ class SourceUnreachable(OndolError):
 class Unauthorized(OndolError):
     """The request carries no valid API key."""
 
+    exit_code = 4
+
 
 class OriginRefused(OndolError):
     """A browser asks on behalf of another website, or under a name that is not this host's."""
@@ -172,7 +174,7 @@ class KeyNotFound(OndolError):
 
     def __init__(self, name: str, known: tuple[str, ...]) -> None:
         self.name = name
-        hint = f" Keys: {', '.join(known)}." if known else " There are no keys."
+        hint = f" Keys: {', '.join(known)}." if known else " No key is valid now."
         super().__init__(f"There is no API key named '{name}'.{hint}")
 
 

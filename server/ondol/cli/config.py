@@ -13,7 +13,12 @@ from ondol.config import resolve_settings, setting_text
 
 @click.group("config")
 def config_command() -> None:
-    """Show settings and where they come from."""
+    """Show settings and where they come from.
+
+    \b
+    Example:
+      ondol config show --origin
+    """
 
 
 @config_command.command("show")

@@ -26,7 +26,7 @@ MIN_OWN_CHARACTERS = 4
 # `[default: 8000]`, as click and the settings' flags put it behind an option's help.
 EXTRAS = re.compile(r"(?P<body>.*?)(?P<gap>\s+)\[(?P<items>[^\[\]]*)\]", re.DOTALL)
 # What stands before the words of a line that must not be re-wrapped: an indent, an exit code.
-LINE = re.compile(r"(?P<lead>\s*(?:\d+\s{2,})?)(?P<words>.*?)(?P<example>(?<=Example:) ondol .*)?")
+LINE = re.compile(r"(?P<lead>\s*(?:\d+\s{2,})?)(?P<words>.*)")
 UNWRAPPED = "\b\n"
 
 
@@ -96,7 +96,7 @@ class Translator:
 
     def _line(self, line: str) -> str:
         found = LINE.fullmatch(line)
-        return f"{found['lead']}{self.sentence(found['words'])}{found['example'] or ''}" if found else line
+        return f"{found['lead']}{self.sentence(found['words'])}" if found else line
 
 
 def load_messages(language: Language) -> dict[str, dict[str, dict[str, str]]]:

@@ -19,8 +19,9 @@ def login_command(token_stdin: bool) -> None:
     Make one at https://huggingface.co/settings/tokens; HF_TOKEN wins over it where that is set.
 
     \b
-    Example: ondol login
-             ondol login --token-stdin < token.txt
+    Example:
+      ondol login
+      ondol login --token-stdin < token.txt
     """
     from ondol.model_manager.hub import account  # noqa: PLC0415 - `--help` does not wait for the Hub's library
 

@@ -15,7 +15,8 @@ def logout_command() -> None:
     The token itself stays valid until it is revoked on the Hub's settings page.
 
     \b
-    Example: ondol logout
+    Example:
+      ondol logout
     """
     from ondol.model_manager.hub import account  # noqa: PLC0415 - `--help` does not wait for the Hub's library
 

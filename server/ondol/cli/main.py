@@ -27,7 +27,7 @@ Exit codes:
   1    an unexpected failure
   2    wrong usage, an unknown setting or a bad value
   3    there is no such model
-  4    the Hub refuses access: gated repository or wrong token
+  4    access is refused: a gated repository, a wrong Hub token or API key
   5    does not fit into memory or onto the disk
   6    no daemon answers
   7    the device cannot be used

@@ -20,8 +20,9 @@ def whoami_command(as_json: bool) -> None:
     Ends with exit code 4 if there is no token or the Hub does not accept it.
 
     \b
-    Example: ondol whoami
-             ondol whoami --json
+    Example:
+      ondol whoami
+      ondol whoami --json
     """
     from ondol.model_manager.hub import account  # noqa: PLC0415 - `--help` does not wait for the Hub's library
 

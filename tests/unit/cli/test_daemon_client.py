@@ -95,8 +95,9 @@ def test_an_error_event_is_raised():
 
 def test_a_missing_key_is_told_with_the_flag_that_gives_one():
     with served(Streaming) as url, DaemonClient(url) as daemon:
-        with pytest.raises(Unauthorized, match="--api-key"):
+        with pytest.raises(Unauthorized, match="--api-key") as caught:
             daemon.post_json("/anything", {})
+        assert caught.value.exit_code == 4
         with pytest.raises(Unauthorized):
             list(daemon.events("/anything", {}))
 

@@ -17,7 +17,16 @@ from wcwidth import wcswidth
 
 from ondol.cli import main as cli_main
 from ondol.cli.language import Translator, language_of, load_messages, merged, places, spoken, tr
-from ondol.errors import ModelInUse, ModelNotFound, NoChatTemplate, NoRoomYet, PromptTooLong, QueueFull
+from ondol.errors import (
+    KeyLimitReached,
+    KeyNotFound,
+    ModelInUse,
+    ModelNotFound,
+    NoChatTemplate,
+    NoRoomYet,
+    PromptTooLong,
+    QueueFull,
+)
 
 # Where the errors come from that somebody meets on the first day.
 ERRORS_OF_THE_FIRST_DAY = (
@@ -28,6 +37,7 @@ ERRORS_OF_THE_FIRST_DAY = (
     "cli/temporary_daemon.py",
     "config/settings.py",
     "engine/worker.py",
+    "keys/key_store.py",
     "model_manager/hub/account.py",
     "model_manager/hub/errors.py",
     "model_manager/package_index.py",
@@ -88,6 +98,10 @@ def test_the_errors_that_describe_themselves_are_translated():
         QueueFull(2),
         ModelInUse("x", 3),
         NoRoomYet("x", 5),
+        KeyNotFound("x", ("laptop",)),
+        KeyNotFound("x", ()),
+        KeyLimitReached("tokens", 100, 3),
+        KeyLimitReached("concurrent requests", 2, 1),
     ):
         assert not re.search("[a-z]{2,} [a-z]{2,}", translator.composed(str(error))), error
 

@@ -128,4 +128,4 @@ def test_a_logout_forgets_the_token_and_names_the_variable_that_stays(log_in, mo
 @pytest.mark.parametrize("command", ["login", "logout", "whoami"])
 def test_help_has_an_example(command, capsys):
     assert run([command, "--help"]) == 0
-    assert f"Example: ondol {command}" in capsys.readouterr().out
+    assert f"  Example:\n    ondol {command}\n" in capsys.readouterr().out
