@@ -164,8 +164,7 @@ class ModelManager:
             await self._loader.download(slot, is_refresh=True)
             return
         if slot.is_away:
-            slot.move("downloading")
-            slot.work = asyncio.create_task(self._run_download(slot), name=f"download {slot.name}")
+            slot.begin("downloading", self._run_download(slot))
         await slot.outcome()
 
     async def refresh(self) -> None:
@@ -235,8 +234,7 @@ class ModelManager:
 
     def _start_load(self, slot: ModelSlot, order: LoadOrder, *, is_request: bool) -> None:
         slot.adopt(order, self._settings.keep_alive_s)
-        slot.move("loading")
-        slot.work = asyncio.create_task(self._run_load(slot, is_request=is_request), name=f"load {slot.name}")
+        slot.begin("loading", self._run_load(slot, is_request=is_request))
 
     async def _run_load(self, slot: ModelSlot, *, is_request: bool) -> LoadedModel | OndolError:
         try:
@@ -244,9 +242,6 @@ class ModelManager:
         except OndolError as error:
             slot.move("failed", error)
             return error
-        except BaseException:
-            slot.move("unloaded")
-            raise
         slot.model, slot.memory = loading.model, loading.memory
         slot.move("loaded")
         slot.start_idling()
@@ -259,9 +254,6 @@ class ModelManager:
         except OndolError as error:
             slot.move("failed", error)
             return error
-        except BaseException:
-            slot.move("unloaded")
-            raise
         slot.move("unloaded")
         return None
 

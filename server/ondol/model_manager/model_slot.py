@@ -6,7 +6,7 @@ who wait for one.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 
 from ondol.errors import EngineFailed, LoadStopped, ModelInUse, OndolError
@@ -24,6 +24,9 @@ from ondol.model_manager.model_status import (
 from ondol.model_manager.resolve import ResolvedModel
 
 FLOAT_KINDS = ("float32", "bfloat16", "float16")
+
+# What comes of work: a model, an expected failure, or None of a download.
+Outcome = LoadedModel | OndolError | None
 
 
 class ModelSlot:
@@ -64,7 +67,7 @@ class ModelSlot:
         self.num_orders = 0
         self.keep_alive_s = self.default_keep_alive_s = keep_alive_s
         self.last_used_s = time.monotonic()
-        self.work: asyncio.Task[LoadedModel | OndolError | None] | None = None
+        self.work: asyncio.Task[Outcome] | None = None
         self.leaving: asyncio.Task[None] | None = None
         self.timer = IdleTimer(lambda: on_idle(self))
         self._events = events
@@ -96,6 +99,17 @@ class ModelSlot:
     def is_coming(self) -> bool:
         """On its way to be loaded, or to this machine."""
         return self.phase in ("downloading", "loading")
+
+    def begin(self, phase: Phase, work: Coroutine[None, None, Outcome]) -> None:
+        """Start what brings the model here; given up, it leaves the slot unloaded."""
+        self.move(phase)
+        self.work = asyncio.create_task(work, name=f"{phase} {self.name}")
+        # Not by the work itself: one that is cancelled before its first step does nothing at all.
+        self.work.add_done_callback(self._settle)
+
+    def _settle(self, work: "asyncio.Task[Outcome]") -> None:
+        if work is self.work and self.is_coming:
+            self.move("unloaded")
 
     def move(self, phase: Phase, error: OndolError | None = None) -> None:
         """Change the status, or its error, and tell everybody."""
