@@ -171,6 +171,7 @@ class QuantizedMatrix(nn.Module):
             self.scales = _buffer((*lead, num_rows, num_groups), fmt.scale_dtype)
         self.zeros = _buffer((*lead, num_rows, num_groups), torch.int16) if fmt.has_zeros else None
         self.column_order: nn.Parameter | None = None
+        self._codebooks: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     def reorder_columns(self) -> None:
         """Make room for `column_order`, for checkpoints that sort their columns (desc_act)."""
@@ -181,6 +182,14 @@ class QuantizedMatrix(nn.Module):
     def codes(self) -> Tensor:
         """[.., rows, K] int8 or float8, or [.., rows, ceil(K / 2)] uint8: a view of `packed`."""
         return self.packed.view(self.fmt.code_dtype)
+
+    def codebook(self, dtype: torch.dtype) -> Tensor:
+        """[16] values of nf4's or fp4's codes; made once, so that captured graphs may read it."""
+        key = (dtype, self.packed.device)
+        if key not in self._codebooks:
+            values = NF4_VALUES if self.fmt.kind == "nf4" else FP4_VALUES
+            self._codebooks[key] = torch.tensor(values, dtype=dtype, device=self.packed.device)
+        return self._codebooks[key]
 
     @property
     def num_weights(self) -> int:
@@ -215,8 +224,7 @@ class QuantizedMatrix(nn.Module):
         unpacked = torch.stack((codes >> 4, codes & 0xF), dim=-1).flatten(-2)[:, : self.num_in]
         if kind == "int4":
             return unpacked.float() if self.fmt.has_zeros else unpacked.float() - INT4_ZERO
-        table = torch.tensor(NF4_VALUES if kind == "nf4" else FP4_VALUES, device=codes.device)
-        return table[unpacked.int()]
+        return self.codebook(torch.float32)[unpacked.int()]
 
     def _group_scales(self, expert: int | None) -> Tensor:
         if self.nested is not None:

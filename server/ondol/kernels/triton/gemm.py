@@ -1,0 +1,278 @@
+"""Hidden states times stored weights, of one matrix or of the experts that rows are routed to.
+
+One kernel for every precision: a program holds a few columns of the result for up to 64 rows, decodes each
+piece of weights once in registers and multiplies it with tiles of 16 rows on the tensor cores. Knows nothing
+about layers.
+
+Invariant: a row's result has the same bits whatever other rows there are. The reduction over K is never
+split, its blocks depend on the format alone, and every product is of 16 rows: more rows are more products of
+the same shape, or more programs.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ondol.kernels.triton.weights import code_values, group_scales, is_four_bit
+
+TILE_ROWS = 16
+MAX_ROW_TILES = 4
+# K of one product: wide enough for a warp's loads, and never across the end of a scale's group.
+MAX_BLOCK_K = 128
+# Half of it is what one of the two products over 4-bit codes reduces, and Triton's dot wants 16.
+MIN_BLOCK_K = 32
+# Above this many columns there are enough programs for a GPU when each takes 32 of them.
+MANY_COLUMNS = 8192
+
+_TILE_ROWS = tl.constexpr(TILE_ROWS)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Which rows each program multiplies, and by which expert's weights.
+
+    Without `experts`: rows in their order, by the only matrix. With `experts` alone: each (row, slot) pair by
+    itself. With `tiles`: pairs in the order of their experts.
+
+    Attributes:
+        num_tiles: programs along the rows.
+        row_tiles: how many tiles of 16 rows a program takes.
+        experts: [num_pairs] expert of every pair, int64.
+        pairs: [num_pairs] pair numbers by expert, int32.
+        tiles: [num_tiles, 3] int32: expert (-1 for none), its first place in `pairs`, how many.
+        top_k: pairs per row; pair p reads row p // top_k.
+    """
+
+    num_tiles: int
+    row_tiles: int
+    experts: Tensor | None = None
+    pairs: Tensor | None = None
+    tiles: Tensor | None = None
+    top_k: int = 1
+
+    @classmethod
+    def contiguous(cls, num_rows: int) -> "Rows":
+        """All rows by one matrix."""
+        row_tiles = row_tiles_for(num_rows)
+        return cls(triton.cdiv(num_rows, row_tiles * TILE_ROWS), row_tiles)
+
+
+def row_tiles_for(num_rows: int) -> int:
+    """Tiles of 16 rows that a program takes so that weights are decoded as seldom as possible: 1, 2 or 4."""
+    num_tiles = -(-num_rows // TILE_ROWS)
+    return min(1 << (num_tiles - 1).bit_length(), MAX_ROW_TILES)
+
+
+def block_k_for(group_size: int | None) -> int | None:
+    """K of one product for a group size; None where groups do not fit and the kernel cannot be used."""
+    if group_size is None:
+        return MAX_BLOCK_K
+    if group_size % MAX_BLOCK_K == 0:
+        return MAX_BLOCK_K
+    is_power = group_size & (group_size - 1) == 0
+    return group_size if is_power and MIN_BLOCK_K <= group_size < MAX_BLOCK_K else None
+
+
+def multiply(
+    hidden: Tensor,
+    weights: dict[str, Any],
+    out: Tensor,
+    rows: Rows,
+    *,
+    bias: Tensor | None = None,
+    column_order: Tensor | None = None,
+    is_gated: bool = False,
+) -> None:
+    """Write hidden [T, K] times the weights to `out`.
+
+    Args:
+        hidden: contiguous.
+        weights: from `weights.matrix_arguments` or `stack_arguments`; `block_k_for` its group is not None.
+        out: [rows or pairs, columns], its columns contiguous.
+        rows: which rows by which weights.
+        bias: [columns].
+        column_order: [.., K] int64, see `QuantizedMatrix`.
+        is_gated: the matrix holds gate rows, then up rows; write silu(gate) * up, half as many columns.
+    """
+    num_out = weights["NUM_OUT"]
+    block_n, num_warps = (32, 4) if num_out > MANY_COLUMNS else (16, 2)
+    grid = (rows.num_tiles, triton.cdiv(num_out, block_n))
+    _multiply_kernel[grid](
+        hidden, out, bias, column_order, rows.experts, rows.pairs, rows.tiles, hidden.shape[0], out.stride(0),
+        **weights, TOP_K=rows.top_k, IS_GATED=is_gated, DOT=_dot_dtype(hidden),
+        BLOCK_N=block_n, BLOCK_K=block_k_for(weights["GROUP"] or None), ROW_TILES=rows.row_tiles,
+        num_warps=num_warps, num_stages=5,
+    )  # fmt: skip
+
+
+def _dot_dtype(hidden: Tensor) -> tl.dtype:
+    """Dtype of a product's operands."""
+    if hidden.dtype == torch.float16:
+        return tl.float16
+    # The interpreter takes bfloat16 for integers; in float32 the operands have the same values.
+    return tl.bfloat16 if hidden.dtype == torch.bfloat16 and hidden.is_cuda else tl.float32
+
+
+@triton.jit
+def _multiply_kernel(
+    hidden, out, bias, column_order, experts, pairs, tiles, num_rows, out_stride,
+    codes, scales, zeros, codebook, absmax, offsets, nested_values,
+    NUM_OUT: tl.constexpr, NUM_IN: tl.constexpr, KIND: tl.constexpr, GROUP: tl.constexpr,
+    PART_ROWS: tl.constexpr, PART_BLOCKS: tl.constexpr, NUM_BLOCKS: tl.constexpr,
+    TOP_K: tl.constexpr, IS_GATED: tl.constexpr, DOT: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, ROW_TILES: tl.constexpr,
+):  # fmt: skip
+    expert, first, count = _routed(experts, tiles, num_rows, ROW_TILES)
+    if expert < 0:
+        return
+    numbers, are_rows = _places(pairs, first, count, ROW_TILES)
+    columns, is_column = _columns(NUM_OUT, IS_GATED, BLOCK_N)
+    NUM_GROUPS: tl.constexpr = (NUM_IN + GROUP - 1) // GROUP if GROUP > 0 else 1
+    sums = (tl.zeros((_TILE_ROWS, BLOCK_N), tl.float32),) * ROW_TILES
+    for start in range(0, NUM_IN, BLOCK_K):
+        group = start // GROUP if GROUP > 0 else 0
+        even, odd = _weight_tiles(
+            codes, zeros, codebook, expert, columns, is_column, start, group,
+            NUM_OUT, NUM_IN, NUM_GROUPS, KIND, DOT, BLOCK_K,
+        )  # fmt: skip
+        source, is_k = _inputs(column_order, expert, start, NUM_IN, BLOCK_K)
+        if GROUP > 0:
+            scale = group_scales(
+                scales, absmax, offsets, nested_values, expert, columns, group, is_column,
+                NUM_OUT, NUM_GROUPS, PART_ROWS, PART_BLOCKS, NUM_BLOCKS,
+            )  # fmt: skip
+        new = ()
+        for tile in tl.static_range(ROW_TILES):
+            pointers = hidden + (numbers[tile] // TOP_K)[:, None] * NUM_IN + source[None, :]
+            mask = are_rows[tile][:, None] & is_k[None, :]
+            inputs = tl.load(pointers, mask=mask, other=0.0).to(DOT)
+            if GROUP > 0:
+                product = _product(tl.zeros_like(sums[tile]), inputs, even, odd, KIND, BLOCK_K)
+                total = sums[tile] + product * scale[None, :]
+            else:
+                total = _product(sums[tile], inputs, even, odd, KIND, BLOCK_K)
+            new = new + (total,)  # type: ignore[assignment]
+        sums = new
+    for tile in tl.static_range(ROW_TILES):
+        total = sums[tile]
+        if scales is not None and GROUP == 0:
+            scale = tl.load(scales + expert * NUM_OUT + columns, mask=is_column, other=0.0)
+            total *= scale.to(tl.float32)[None, :]
+        if bias is not None:
+            total += tl.load(bias + columns, mask=is_column, other=0.0).to(tl.float32)[None, :]
+        rows = out + numbers[tile] * out_stride
+        _store(rows, total, are_rows[tile], NUM_OUT, IS_GATED, BLOCK_N)
+
+
+@triton.jit
+def _routed(experts, tiles, num_rows, ROW_TILES: tl.constexpr):
+    """This program's expert, its first place and how many places are left from there; int64."""
+    index = tl.program_id(0).to(tl.int64)
+    if tiles is not None:
+        entry = tiles + index * 3
+        expert = tl.load(entry).to(tl.int64)
+        first = tl.load(entry + 1).to(tl.int64)
+        count = tl.load(entry + 2).to(tl.int64)
+    elif experts is not None:
+        expert = tl.load(experts + index)
+        first = index
+        count = index * 0 + 1
+    else:
+        expert = index * 0
+        first = index * ROW_TILES * _TILE_ROWS
+        count = num_rows - first
+    return expert, first, count
+
+
+@triton.jit
+def _places(pairs, first, count, ROW_TILES: tl.constexpr):
+    """Row or pair numbers of each tile of 16, and which of them exist."""
+    numbers = ()
+    are_rows = ()
+    for tile in tl.static_range(ROW_TILES):
+        place = tile * _TILE_ROWS + tl.arange(0, _TILE_ROWS)
+        is_row = place < count
+        number = first + place
+        if pairs is not None:
+            number = tl.load(pairs + number, mask=is_row, other=0).to(tl.int64)
+        numbers = numbers + (number,)  # type: ignore[assignment]
+        are_rows = are_rows + (is_row,)  # type: ignore[assignment]
+    return numbers, are_rows
+
+
+@triton.jit
+def _columns(NUM_OUT: tl.constexpr, IS_GATED: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Rows of the matrix that this program reads, and which exist: a run, or gate and up rows by turns."""
+    index = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    columns = (index % 2) * (NUM_OUT // 2) + index // 2 if IS_GATED else index
+    return columns, index < NUM_OUT
+
+
+@triton.jit
+def _inputs(column_order, expert, start, NUM_IN: tl.constexpr, BLOCK_K: tl.constexpr):
+    """The hidden states' columns that a block of the codes' columns belongs to, and which exist."""
+    source = start + tl.arange(0, BLOCK_K)
+    is_k = source < NUM_IN
+    if column_order is not None:
+        source = tl.load(column_order + expert * NUM_IN + source, mask=is_k, other=0)
+    return source, is_k
+
+
+@triton.jit
+def _weight_tiles(
+    codes, zeros, codebook, expert, columns, is_column, start, group,
+    NUM_OUT: tl.constexpr, NUM_IN: tl.constexpr, NUM_GROUPS: tl.constexpr,
+    KIND: tl.constexpr, DOT: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """Unscaled weights [k, columns] of one block: in 4 bits the even and the odd k, else all twice."""
+    row = expert * NUM_OUT + columns
+    zero = None
+    if zeros is not None:
+        zero = tl.load(zeros + row * NUM_GROUPS + group, mask=is_column, other=0)[None, :]
+    if is_four_bit(KIND):
+        ROW_BYTES: tl.constexpr = (NUM_IN + 1) // 2
+        byte = start // 2 + tl.arange(0, BLOCK_K // 2)
+        pointers = codes + row[None, :] * ROW_BYTES + byte[:, None]
+        packed = tl.load(pointers, mask=(byte < ROW_BYTES)[:, None] & is_column[None, :], other=0)
+        even = code_values(packed >> 4, codebook, zero, KIND, DOT)
+        odd = code_values(packed & 0xF, codebook, zero, KIND, DOT)
+    else:
+        k = start + tl.arange(0, BLOCK_K)
+        pointers = codes + row[None, :] * NUM_IN + k[:, None]
+        stored = tl.load(pointers, mask=(k < NUM_IN)[:, None] & is_column[None, :], other=0.0)
+        even = code_values(stored, codebook, zero, KIND, DOT)
+        odd = even
+    return even, odd
+
+
+@triton.jit
+def _product(total, inputs, even, odd, KIND: tl.constexpr, BLOCK_K: tl.constexpr):
+    """`total` plus inputs [16, k] times the weights from `_weight_tiles`."""
+    if is_four_bit(KIND):
+        even_inputs, odd_inputs = tl.split(tl.reshape(inputs, (_TILE_ROWS, BLOCK_K // 2, 2)))
+        total = tl.dot(even_inputs, even, total, input_precision="ieee")
+        total = tl.dot(odd_inputs, odd, total, input_precision="ieee")
+    else:
+        total = tl.dot(inputs, even, total, input_precision="ieee")
+    return total
+
+
+@triton.jit
+def _store(
+    rows, total, is_row, NUM_OUT: tl.constexpr, IS_GATED: tl.constexpr, BLOCK_N: tl.constexpr
+):  # fmt: skip
+    """Write a tile to the places `rows`; of gate and up columns by turns their product."""
+    if IS_GATED:
+        gate, up = tl.split(tl.reshape(total, (_TILE_ROWS, BLOCK_N // 2, 2)))
+        column = tl.program_id(1) * (BLOCK_N // 2) + tl.arange(0, BLOCK_N // 2)
+        mask = is_row[:, None] & (column < NUM_OUT // 2)[None, :]
+        product = gate * tl.sigmoid(gate) * up
+        tl.store(rows[:, None] + column[None, :], product.to(rows.dtype.element_ty), mask=mask)
+    else:
+        column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+        mask = is_row[:, None] & (column < NUM_OUT)[None, :]
+        tl.store(rows[:, None] + column[None, :], total.to(rows.dtype.element_ty), mask=mask)

@@ -1,0 +1,117 @@
+"""Stored weights as kernels read them: codes to values, and the scales of groups, nested ones too.
+
+Shared by everything that multiplies by quantized matrices or spreads them out. Knows the one internal layout
+of `ondol.kernels.quantized` and nothing about what a matrix is multiplied with. Invariant: what a code stands
+for is computed here only, so that fused products and dequantized matrices hold the same weights.
+
+Nested scales stay nested in memory and are expanded in the kernel: of a group of 64 weights one byte and
+4 / 256 of a block's float32 are read instead of a float32, 33 bytes instead of 36 with the codes, for one
+more lookup per group.
+"""
+
+from itertools import accumulate
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ondol.kernels.quantized import INT4_ZERO, NESTED_BLOCK_SIZE, QuantizedMatrix
+
+_INT4_ZERO = tl.constexpr(INT4_ZERO)
+_NESTED_BLOCK_SIZE = tl.constexpr(NESTED_BLOCK_SIZE)
+
+
+def matrix_arguments(matrix: QuantizedMatrix, dtype: torch.dtype) -> dict[str, Any]:
+    """Kernel arguments that describe a quantized matrix or a stack of them.
+
+    Args:
+        matrix: any format; a flat one appears as its single row.
+        dtype: of the values of nf4's and fp4's codes.
+    """
+    fmt, nested = matrix.fmt, matrix.nested
+    num_out = sum(matrix.part_rows)
+    arguments = {
+        "codes": matrix.codes,
+        "scales": matrix.scales if nested is None else nested.codes,
+        "zeros": matrix.zeros,
+        "codebook": matrix.codebook(dtype) if fmt.kind in ("nf4", "fp4") else None,
+        "absmax": None if nested is None else nested.absmax,
+        "offsets": None if nested is None else nested.offsets,
+        "nested_values": None if nested is None else nested.values,
+        "NUM_OUT": num_out,
+        "NUM_IN": matrix.num_in,
+        "KIND": fmt.kind,
+        "GROUP": fmt.group_size or 0,
+    }
+    num_blocks = () if nested is None else nested.num_blocks
+    return arguments | {
+        "PART_ROWS": tuple(accumulate(matrix.part_rows[:-1], initial=0)),
+        "PART_BLOCKS": tuple(accumulate(num_blocks[:-1], initial=0)),
+        "NUM_BLOCKS": sum(num_blocks),
+    }
+
+
+def stack_arguments(stack: Tensor) -> dict[str, Any]:
+    """The same for weights as they are: [num_experts, rows, K]."""
+    absent = ("scales", "zeros", "codebook", "absmax", "offsets", "nested_values")
+    shape = {"NUM_OUT": stack.shape[1], "NUM_IN": stack.shape[2], "KIND": "plain", "GROUP": 0}
+    return {"codes": stack, **dict.fromkeys(absent)} | shape | {
+        "PART_ROWS": (0,), "PART_BLOCKS": (0,), "NUM_BLOCKS": 0
+    }  # fmt: skip
+
+
+@triton.constexpr_function
+def is_four_bit(kind: str) -> bool:
+    """Whether two codes lie in a byte."""
+    return kind in ("int4", "nf4", "fp4")
+
+
+@triton.jit
+def code_values(codes, codebook, zeros, KIND: tl.constexpr, DTYPE: tl.constexpr):
+    """What codes stand for before they are scaled, in DTYPE; exact but for a codebook in a narrow dtype.
+
+    Args:
+        codes: 4-bit codes one to an element, or whatever else is stored.
+        zeros: int16 that broadcasts to the codes, or None.
+    """
+    if codebook is not None:
+        values = tl.load(codebook + codes.to(tl.int32)).to(DTYPE)
+    elif zeros is not None:
+        # At most 255 in magnitude, which every dtype holds.
+        values = (codes.to(tl.int16) - zeros).to(DTYPE)
+    elif KIND == "int4":
+        values = (codes.to(tl.int8) - _INT4_ZERO).to(DTYPE)
+    else:
+        values = codes.to(DTYPE)
+    return values
+
+
+@triton.jit
+def group_scales(
+    scales, absmax, offsets, nested_values, expert, rows, groups, valid,
+    NUM_OUT: tl.constexpr, NUM_GROUPS: tl.constexpr,
+    PART_ROWS: tl.constexpr, PART_BLOCKS: tl.constexpr, NUM_BLOCKS: tl.constexpr,
+):  # fmt: skip
+    """Scales of (row, group) in float32, 0 where not valid; one of rows and groups may be a scalar."""
+    stored = tl.load(
+        scales + (expert.to(tl.int64) * NUM_OUT + rows) * NUM_GROUPS + groups, mask=valid, other=0
+    )
+    if absmax is None:
+        expanded = stored.to(tl.float32)
+    else:
+        # Every source tensor has blocks and an offset of its own.
+        part = rows * 0
+        first_row = rows * 0
+        first_block = rows * 0
+        for index in tl.static_range(1, len(PART_ROWS)):
+            is_past = rows >= PART_ROWS[index]
+            part = tl.where(is_past, index, part)
+            first_row = tl.where(is_past, PART_ROWS[index], first_row)
+            first_block = tl.where(is_past, PART_BLOCKS[index], first_block)
+        block = first_block + ((rows - first_row) * NUM_GROUPS + groups) // _NESTED_BLOCK_SIZE
+        factor = tl.load(absmax + expert * NUM_BLOCKS + block, mask=valid, other=0.0)
+        offset = tl.load(offsets + expert * len(PART_ROWS) + part)
+        expanded = tl.load(nested_values + stored.to(tl.int32)) * factor + offset
+    return expanded
