@@ -14,6 +14,8 @@ ARGS ?=
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 ONDOL := $(VENV_PYTHON) -m ondol
+# The GPU's kernels on the CPU. Without ARGS: these choose among the tests of the main run.
+INTERPRETED := TRITON_INTERPRET=1 $(VENV_PYTHON) -m pytest tests/interpreted
 PIP_INSTALL := $(VENV_PYTHON) -m pip install --disable-pip-version-check -c constraints.txt
 
 # A stamp is written only when its set-up has ended well. Its name holds a checksum of what was asked for
@@ -47,9 +49,11 @@ endif
 
 test: $(TEST_STAMP) node-setup
 	$(VENV_PYTHON) -m pytest -m "not slow" $(ARGS)
+	$(INTERPRETED) -m "not slow"
 
 test-slow: $(TEST_STAMP) node-setup
 	$(VENV_PYTHON) -m pytest -m slow $(ARGS)
+	$(INTERPRETED) -m slow
 
 lint: $(TEST_STAMP)
 	$(VENV_PYTHON) -m ruff format --check .

@@ -1,0 +1,44 @@
+"""The Triton implementation of the operators, and whether it runs on a device.
+
+Knows nothing about who chooses it. Invariant: nothing here raises because a device, a driver or a compiler is
+missing; that is a reason, which a user reads.
+"""
+
+import subprocess
+
+import torch
+from triton.errors import TritonError
+
+from ondol.kernels.backend import Kernels
+from ondol.kernels.triton.attention import paged_attention
+from ondol.kernels.triton.elementwise import rotate_and_write_kv, silu_mul
+from ondol.kernels.triton.experts import mixture_of_experts, quantized_mixture_of_experts, route
+from ondol.kernels.triton.norms import add_rms_norm, rms_norm
+from ondol.kernels.triton.quantized import quantized_linear
+
+# What Triton raises where it cannot compile or launch: no driver, no C compiler, no memory, its own errors.
+PROBE_ERRORS = (TritonError, RuntimeError, OSError, subprocess.CalledProcessError)
+
+TRITON = Kernels(
+    "triton",
+    reads_stale_values=False,
+    rms_norm=rms_norm,
+    add_rms_norm=add_rms_norm,
+    silu_mul=silu_mul,
+    rotate_and_write_kv=rotate_and_write_kv,
+    paged_attention=paged_attention,
+    route=route,
+    mixture_of_experts=mixture_of_experts,
+    quantized_linear=quantized_linear,
+    quantized_mixture_of_experts=quantized_mixture_of_experts,
+)
+
+
+def why_unusable(device: torch.device) -> str | None:
+    """Compile and run one small kernel; what went wrong in one line, or None."""
+    try:
+        product = silu_mul(torch.ones((1, 2), device=device))
+        is_right = bool(torch.isfinite(product).all())
+    except PROBE_ERRORS as error:
+        return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return None if is_right else "a probe computed no finite number"

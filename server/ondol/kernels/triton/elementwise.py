@@ -1,0 +1,110 @@
+"""SwiGLU's product, and rotary positions together with the KV cache's write.
+
+Knows slots, nothing about requests. Invariant: every element is computed in float32 and rounded once.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+PRODUCT_BLOCK = 1024
+# Heads of a row in one program: enough bytes for a warp, few enough that one row spreads over many.
+HEADS_PER_PROGRAM = 4
+
+
+def silu_mul(gate_up: Tensor) -> Tensor:
+    """As `operators.silu_mul`; `gate_up` [T, 2 * I] is contiguous."""
+    assert gate_up.is_contiguous(), "rows lie one after the other"
+    num_rows, width = gate_up.shape[0], gate_up.shape[1] // 2
+    product = gate_up.new_empty((num_rows, width))
+    if num_rows:
+        grid = (num_rows, triton.cdiv(width, PRODUCT_BLOCK))
+        _silu_mul_kernel[grid](gate_up, product, width, PRODUCT_BLOCK)
+    return product
+
+
+def rotate_and_write_kv(
+    heads: Tensor, rotary: tuple[Tensor, Tensor], keys: Tensor, values: Tensor, slots: Tensor
+) -> Tensor:
+    """As `paged_attention.rotate_and_write_kv`; all tensors are contiguous."""
+    cos, sin = rotary
+    num_rows, num_all, head_dim = heads.shape
+    num_kv_heads = keys.shape[2]
+    tensors = (heads, cos, sin, keys, values)
+    assert all(tensor.is_contiguous() for tensor in tensors), "rows lie one after the other"
+    query = torch.empty(
+        (num_rows, num_all - 2 * num_kv_heads, head_dim), dtype=heads.dtype, device=heads.device
+    )
+    if num_rows:
+        grid = (num_rows, triton.cdiv(num_all, HEADS_PER_PROGRAM))
+        _rotate_kernel[grid](
+            *(heads, cos, sin, slots, query, keys, values),
+            NUM_HEADS=query.shape[1],
+            NUM_KV_HEADS=num_kv_heads,
+            HEAD_DIM=head_dim,
+            BLOCK_HEADS=HEADS_PER_PROGRAM,
+            BLOCK_HALF=triton.next_power_of_2(head_dim // 2),
+            num_warps=1,
+        )
+    return query
+
+
+@triton.jit
+def _silu_mul_kernel(gate_up: tl.tensor, product: tl.tensor, width: int, BLOCK: tl.constexpr) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = columns < width
+    source = gate_up + row * 2 * width + columns
+    gate = tl.load(source, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(source + width, mask=inside, other=0.0).to(tl.float32)
+    result = gate * tl.sigmoid(gate) * up
+    tl.store(product + row * width + columns, result.to(product.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _rotate_kernel(
+    heads: tl.tensor,
+    cos: tl.tensor,
+    sin: tl.tensor,
+    slots: tl.tensor,
+    query: tl.tensor,
+    keys: tl.tensor,
+    values: tl.tensor,
+    NUM_HEADS: tl.constexpr,
+    NUM_KV_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_HEADS: tl.constexpr,
+    BLOCK_HALF: tl.constexpr,
+) -> None:
+    HALF: tl.constexpr = HEAD_DIM // 2
+    FIRST_VALUE: tl.constexpr = NUM_HEADS + NUM_KV_HEADS
+    row = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1) * BLOCK_HEADS + tl.arange(0, BLOCK_HEADS)
+    column = tl.arange(0, BLOCK_HALF)
+    # A lane holds one column of the first half and its partner in the second.
+    is_column = (column < HALF)[None, :]
+    inside = (head < FIRST_VALUE + NUM_KV_HEADS)[:, None] & is_column
+    offsets = head[:, None] * HEAD_DIM + column[None, :]
+    source = heads + row * (FIRST_VALUE + NUM_KV_HEADS) * HEAD_DIM + offsets
+    first = tl.load(source, mask=inside, other=0.0).to(tl.float32)
+    second = tl.load(source + HALF, mask=inside, other=0.0).to(tl.float32)
+    cosine = tl.load(cos + row * HEAD_DIM + column, mask=column < HALF, other=0.0).to(tl.float32)[None, :]
+    sine = tl.load(sin + row * HEAD_DIM + column, mask=column < HALF, other=0.0).to(tl.float32)[None, :]
+    turns = (head < FIRST_VALUE)[:, None]
+    low = tl.where(turns, first * cosine - second * sine, first).to(query.dtype.element_ty)
+    high = tl.where(turns, second * cosine + first * sine, second).to(query.dtype.element_ty)
+
+    is_query = (head < NUM_HEADS)[:, None] & is_column
+    target = query + row * NUM_HEADS * HEAD_DIM + offsets
+    tl.store(target, low, mask=is_query)
+    tl.store(target + HALF, high, mask=is_query)
+    slot = tl.load(slots + row).to(tl.int64) * NUM_KV_HEADS * HEAD_DIM
+    is_key = turns & (head >= NUM_HEADS)[:, None] & is_column
+    target = keys + slot + offsets - NUM_HEADS * HEAD_DIM
+    tl.store(target, low, mask=is_key)
+    tl.store(target + HALF, high, mask=is_key)
+    is_value = inside & (head >= FIRST_VALUE)[:, None]
+    target = values + slot + offsets - FIRST_VALUE * HEAD_DIM
+    tl.store(target, low, mask=is_value)
+    tl.store(target + HALF, high, mask=is_value)

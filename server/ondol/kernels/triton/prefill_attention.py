@@ -1,0 +1,104 @@
+"""Attention of prompt chunks over a paged prefix and themselves: causal, within a sliding window.
+
+The chunks of all requests are cut into tiles of rows; a program takes one tile and one head. Knows nothing
+about decode rows. Invariant: tiles of keys begin at multiples of their length, whatever the chunk, and a row
+never sums over another request's.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ondol.kernels.paged_attention import AttentionMetadata
+from ondol.kernels.triton.attention_tile import attend_tile
+
+# Rows of one program: what one group of four warps multiplies at once on Hopper.
+TILE_ROWS = 64
+NUM_TILE_FIELDS = 4
+
+
+def attend_prefills(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    metadata: AttentionMetadata,
+    output: Tensor,
+    options: dict[str, Any],
+) -> None:
+    """Write the rows of the prefill spans of `output`; takes what `attend_decodes` takes."""
+    tiles, tables = metadata.once("tiles", lambda: _cut_into_tiles(metadata))
+    num_heads = query.shape[1]
+    _prefill_kernel[(len(tiles), num_heads)](
+        *(query, keys, values, tiles, tables, output),
+        GROUP=num_heads // keys.shape[2],
+        BLOCK_M=TILE_ROWS,
+        NUM_FIELDS=NUM_TILE_FIELDS,
+        **options,
+        num_warps=4,
+    )
+
+
+def _cut_into_tiles(metadata: AttentionMetadata) -> tuple[Tensor, Tensor]:
+    """Tiles [num_tiles, 4] int32: first row, number of rows, first position, start of the block table.
+
+    The second tensor holds the block tables of all spans, one after the other, int32.
+    """
+    tiles = []
+    table_start = 0
+    for span in metadata.prefills:
+        for offset in range(0, span.num_rows, TILE_ROWS):
+            num_rows = min(TILE_ROWS, span.num_rows - offset)
+            tiles.append((span.first_row + offset, num_rows, span.start + offset, table_start))
+        table_start += len(span.block_ids)
+    # Tiles with the longest contexts first: the last programs to start are the short ones.
+    tiles.sort(key=lambda tile: -tile[2])
+    tables = torch.cat([span.block_ids.to(torch.int32) for span in metadata.prefills])
+    return torch.tensor(tiles, dtype=torch.int32).to(tables.device), tables
+
+
+@triton.jit
+def _prefill_kernel(
+    query: tl.tensor,
+    keys: tl.tensor,
+    values: tl.tensor,
+    tiles: tl.tensor,
+    tables: tl.tensor,
+    output: tl.tensor,
+    scale: float,
+    window: int,
+    GROUP: tl.constexpr,
+    NUM_KV_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    NUM_FIELDS: tl.constexpr,
+) -> None:
+    tile, head = tiles + tl.program_id(0) * NUM_FIELDS, tl.program_id(1)
+    first_row, num_rows = tl.load(tile).to(tl.int64), tl.load(tile + 1)
+    position, table_start = tl.load(tile + 2), tl.load(tile + 3)
+    member = tl.arange(0, BLOCK_M)
+    column = tl.arange(0, BLOCK_D)
+    inside = (member < num_rows)[:, None] & (column < HEAD_DIM)[None, :]
+    offsets = ((first_row + member) * NUM_KV_HEADS * GROUP + head)[:, None] * HEAD_DIM + column[None, :]
+    vectors = tl.load(query + offsets, mask=inside, other=0.0)
+    maximum = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    weighted = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    stop = position + num_rows
+    # Rows that only fill the tile see what the last one sees: a row that saw nothing would divide by zero.
+    newest = tl.minimum(position + member, stop - 1)
+    visible = (tl.maximum(newest - window + 1, 0), newest)
+    cache = (keys, values, tables + table_start)
+    first = tl.maximum(position - window + 1, 0) // BLOCK_N * BLOCK_N
+    for start in range(first, stop, BLOCK_N):
+        maximum, total, weighted = attend_tile(
+            *(vectors, (maximum, total, weighted), cache, start, stop, visible, head // GROUP, scale),
+            *(NUM_KV_HEADS, HEAD_DIM, BLOCK_SIZE, BLOCK_N, BLOCK_D),
+        )
+    result = weighted / total[:, None]
+    tl.store(output + offsets, result.to(output.dtype.element_ty), mask=inside)

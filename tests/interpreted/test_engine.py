@@ -1,0 +1,51 @@
+"""The engine's GPU path on the CPU: tokens equal those of the reference path, one for one."""
+
+import pytest
+from support.checkpoints import save_checkpoint
+from support.engine import build_core, greedy, run_to_end
+
+from ondol.engine import kv_cache
+from ondol.kernels.backend import REFERENCE
+from ondol.kernels.triton.backend import TRITON
+
+PROMPTS = [[5, 6, 7], list(range(40, 58)), list(range(100, 109)), [9]]
+
+
+def tokens(folder, kernels, num_tokens):
+    """Prefills in chunks beside decodes, and fewer blocks than the requests need: some are preempted."""
+    core = build_core(folder, kernels=kernels, num_blocks=9, max_num_batched_tokens=12)
+    requests = {str(index): (prompt, greedy(num_tokens)) for index, prompt in enumerate(PROMPTS)}
+    answers = run_to_end(core, requests)
+    assert core.stats().num_preemptions > 0
+    return answers
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2-sliding"])
+def test_a_tiny_model_answers_with_the_same_tokens(tmp_path, family):
+    folder = save_checkpoint(tmp_path, family, num_hidden_layers=2)
+    assert tokens(folder, TRITON, 4) == tokens(folder, REFERENCE, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "family",
+    ["llama-2", "llama-tied-biased", "llama-3-rope", "mistral", "qwen2", "qwen2_moe", "qwen3", "phi3"],
+)
+def test_every_family_answers_with_the_same_tokens(tmp_path, family):
+    """Minutes: every program of every kernel of every step is interpreted."""
+    folder = save_checkpoint(tmp_path, family)
+    assert tokens(folder, TRITON, 12) == tokens(folder, REFERENCE, 12)
+
+
+def test_a_cache_full_of_nan_needs_no_clearing(tmp_path, monkeypatch):
+    folder = save_checkpoint(tmp_path, "llama", num_hidden_layers=1)
+    expected = tokens(folder, REFERENCE, 4)
+
+    def allocate_poisoned(*arguments):
+        cache = kv_cache.allocate(*arguments)
+        for layer in (*cache.keys, *cache.values):
+            layer.fill_(float("nan"))
+        return cache
+
+    monkeypatch.setattr("support.engine.allocate", allocate_poisoned)
+    assert tokens(folder, TRITON, 4) == expected

@@ -1,0 +1,69 @@
+"""Compiles what an operator would launch for a GPU that need not be there."""
+
+import contextlib
+from dataclasses import dataclass
+
+import pytest
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
+
+HOPPER = GPUTarget("cuda", 90, 32)
+HOPPER_SHARED_BYTES = 227 * 1024
+
+POINTERS = {
+    torch.float32: "*fp32",
+    torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
+    torch.float8_e4m3fn: "*fp8e4nv",
+    torch.int8: "*i8",
+    torch.uint8: "*u8",
+    torch.int16: "*i16",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch: the kernel, its arguments by name, and options such as num_warps."""
+
+    kernel: JITFunction
+    arguments: dict
+    options: dict
+
+    def compile(self, target=HOPPER):
+        """Through Triton's whole compiler and ptxas, specialized as a launch would be."""
+        parameters = {parameter.name: parameter for parameter in self.kernel.params}
+        signature, constants, attributes = {}, {}, {}
+        for index, (name, parameter) in enumerate(parameters.items()):
+            value = self.arguments[name]
+            if parameter.is_constexpr or value is None:
+                signature[name] = "constexpr"
+                constants[(index,)] = value
+            elif isinstance(value, torch.Tensor):
+                signature[name] = POINTERS[value.dtype]
+                attributes[(index,)] = [["tt.divisibility", 16]]
+            else:
+                signature[name] = "fp32" if isinstance(value, float) else "i32"
+        source = ASTSource(self.kernel, signature, constants, attributes)
+        return triton.compile(source, target=target, options=self.options)
+
+
+@contextlib.contextmanager
+def recorded_launches():
+    """Inside, kernels are not run: the launches of operators are collected in the yielded list."""
+    launches = []
+
+    def record(self, *args, grid, warmup, **named):
+        names = [parameter.name for parameter in self.params]
+        arguments = dict(zip(names, args, strict=False))
+        arguments |= {name: value for name, value in named.items() if name in names}
+        options = {name: value for name, value in named.items() if name not in names}
+        launches.append(Launch(self, arguments, options))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JITFunction, "run", record)
+        yield launches

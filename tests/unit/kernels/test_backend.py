@@ -1,0 +1,65 @@
+import pytest
+import torch
+from triton.runtime.errors import OutOfResources
+
+from ondol.kernels import backend, operators, paged_attention
+from ondol.kernels.backend import REFERENCE, choose_kernels
+from ondol.kernels.triton import backend as triton_backend
+from ondol.modeling.kernel_module import KernelModule, use_kernels
+
+CPU = torch.device("cpu")
+
+
+def test_a_cpu_computes_with_the_torch_reference():
+    kernels, notes = choose_kernels(CPU)
+    assert kernels is REFERENCE
+    assert notes == ()
+    assert kernels.rms_norm is operators.rms_norm
+    assert kernels.paged_attention is paged_attention.paged_attention
+
+
+@pytest.mark.parametrize(
+    "error", [OutOfResources(300_000, 232_448, "shared memory"), RuntimeError("no\ndriver")]
+)
+def test_a_gpu_on_which_no_kernel_can_be_compiled_gets_the_reference_and_a_note(monkeypatch, error):
+    def fail(gate_up):
+        raise error
+
+    monkeypatch.setattr(triton_backend, "silu_mul", fail)
+    monkeypatch.setattr(triton_backend.torch, "ones", lambda *shape, device: None)
+    kernels, (note,) = choose_kernels(torch.device("cuda"))
+    assert kernels is REFERENCE
+    assert note.startswith(
+        "Triton's kernels cannot be used; the torch reference serves instead, more slowly: "
+    )
+    assert type(error).__name__ in note
+    assert "\n" not in note
+
+
+@pytest.mark.parametrize(("value", "is_usable"), [(0.73, True), (float("nan"), False)])
+def test_a_gpu_gets_triton_if_the_probe_computes_a_number(monkeypatch, value, is_usable):
+    monkeypatch.setattr(triton_backend, "silu_mul", lambda gate_up: torch.tensor([[value]]))
+    monkeypatch.setattr(triton_backend.torch, "ones", lambda *shape, device: None)
+    kernels, notes = choose_kernels(torch.device("cuda"))
+    assert kernels is (triton_backend.TRITON if is_usable else REFERENCE)
+    assert len(notes) == (0 if is_usable else 1)
+
+
+def test_a_gpu_without_triton_installed_gets_the_reference_and_a_note(monkeypatch):
+    def fail(name):
+        raise ModuleNotFoundError("No module named 'triton'", name="triton")
+
+    monkeypatch.setattr(backend.importlib, "import_module", fail)
+    kernels, notes = choose_kernels(torch.device("cuda"))
+    assert kernels is REFERENCE
+    assert notes[0].endswith("No module named 'triton'")
+
+
+def test_an_engines_kernels_reach_every_module_of_its_model():
+    outer, inner = KernelModule(), KernelModule()
+    outer.add_module("inner", inner)
+    outer.add_module("other", torch.nn.Linear(1, 1))
+    chosen = backend.Kernels("chosen")
+    assert outer.kernels is REFERENCE
+    use_kernels(outer.named_modules(), chosen)
+    assert outer.kernels is inner.kernels is chosen

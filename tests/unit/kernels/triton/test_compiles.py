@@ -1,0 +1,70 @@
+"""Every kernel goes through Triton's compiler and ptxas for Hopper; no GPU is needed for that.
+
+The interpreter runs kernels as Python and accepts what the compiler does not.
+"""
+
+import pytest
+import torch
+from support.kernel_compiler import HOPPER_SHARED_BYTES, recorded_launches
+from support.ragged_batches import RaggedBatch
+
+from ondol.kernels.triton.backend import TRITON
+
+
+@pytest.fixture(autouse=True)
+def own_compiler_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+
+
+def check(operate, num_launches):
+    with recorded_launches() as launches:
+        operate()
+    assert len(launches) == num_launches
+    for launch in launches:
+        compiled = launch.compile()
+        assert compiled.asm["cubin"]
+        assert compiled.metadata.shared <= HOPPER_SHARED_BYTES
+    return compiled
+
+
+@pytest.mark.parametrize(
+    ("heads", "head_dim", "dtype"),
+    [
+        ((32, 32), 128, torch.bfloat16),
+        ((28, 4), 128, torch.float16),
+        ((4, 2), 64, torch.float32),
+        pytest.param((32, 32), 96, torch.bfloat16, marks=pytest.mark.slow),
+        pytest.param((8, 1), 256, torch.bfloat16, marks=pytest.mark.slow),
+        pytest.param((8, 1), 256, torch.float32, marks=pytest.mark.slow),
+    ],
+)
+def test_attention_compiles_for_hopper(heads, head_dim, dtype):
+    """The slow shapes: seconds of ptxas each."""
+    batch = RaggedBatch([5, 300], [(3, 70)], heads=heads, head_dim=head_dim, dtype=dtype)
+    prefill = check(lambda: batch.attend(TRITON), 3)
+    if dtype.itemsize == 2:
+        assert "wgmma.mma_async" in prefill.asm["ptx"], "prompts run on Hopper's tensor cores"
+
+
+@pytest.mark.parametrize("width", [896, 5120])
+def test_norms_compile_for_hopper(width):
+    hidden, residual = torch.zeros(2, 3, width, dtype=torch.bfloat16)
+    weight = torch.zeros(width, dtype=torch.bfloat16)
+
+    def operate():
+        TRITON.rms_norm(hidden, weight, 1e-6)
+        TRITON.add_rms_norm(hidden, residual, weight, 1e-6)
+
+    check(operate, 2)
+
+
+def test_product_and_rotation_compile_for_hopper():
+    keys, values = torch.zeros(2, 4, 16, 4, 128, dtype=torch.bfloat16)
+    heads = torch.zeros(3, 36, 128, dtype=torch.bfloat16)
+    rotary = (heads[:, :1].contiguous(), heads[:, :1].contiguous())
+
+    def operate():
+        TRITON.silu_mul(torch.zeros(3, 2 * 1100, dtype=torch.bfloat16))
+        TRITON.rotate_and_write_kv(heads, rotary, keys, values, torch.arange(3))
+
+    check(operate, 2)
