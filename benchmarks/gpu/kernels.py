@@ -1,0 +1,76 @@
+"""Every operator of the engine's kernels against the torch reference, on the device, and how fast it is.
+
+The cases are those that the interpreter's tests share, plus real sizes. Invariant: a kernel is timed only on
+arguments that it gave the right answer for.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from support.kernel_case import KernelCase, tolerance
+from support.kernel_cases import all_cases
+
+from benchmarks.gpu.machine import Machine
+from benchmarks.gpu.record import Recorder
+from benchmarks.gpu.timing import median_s
+from ondol.kernels.backend import REFERENCE, Kernels, choose_kernels
+from ondol.kernels.quantized import QuantizedMatrix
+
+NUM_TRIES = 10
+
+
+def measure_kernels(recorder: Recorder, machine: Machine, operator: str, *, is_smoke: bool) -> None:
+    """All cases of one operator; short ones alone with `is_smoke`."""
+    kernels, notes = choose_kernels(machine.device)
+    for note in notes:
+        recorder.figure("note", text=note)
+    for case in all_cases():
+        if case.operator != operator or (is_smoke and case.is_long):
+            continue
+        recorder.attempt(str(case), partial(_check, recorder, machine, kernels, case))
+        if case.is_long:
+            machine.free_memory()
+
+
+def operators() -> list[str]:
+    """The operators that there are cases for."""
+    return list(dict.fromkeys(case.operator for case in all_cases()))
+
+
+def _check(recorder: Recorder, machine: Machine, kernels: Kernels, case: KernelCase) -> None:
+    error = case.error(kernels, machine.device, machine.dtype)
+    limit = tolerance(machine.device, machine.dtype)
+    if not error <= limit:
+        recorder.fail(str(case), f"relative error {error:.3g} is over {limit:.3g}")
+        return
+    figures: dict[str, Any] = {"relative_error": error}
+    if case.is_long:
+        figures |= _times(machine, kernels, case)
+    recorder.figure("kernel", case=str(case), kernels=kernels.name, **figures)
+
+
+def _times(machine: Machine, kernels: Kernels, case: KernelCase) -> dict[str, float]:
+    """Microseconds of the kernels and of the reference, and the bandwidth over the arguments' bytes."""
+    arguments = case.arguments(kernels, machine.device, machine.dtype)
+
+    def call(used: Kernels) -> None:
+        with torch.inference_mode():
+            getattr(used, case.operator)(*arguments)
+
+    fast_s = median_s(lambda: call(kernels), machine.device, NUM_TRIES)
+    found = {"us": fast_s * 1e6, "argument_gb_per_s": _num_bytes(arguments) / fast_s / 1e9}
+    if kernels is not REFERENCE:
+        found["reference_us"] = median_s(lambda: call(REFERENCE), machine.device, NUM_TRIES) * 1e6
+    return found
+
+
+def _num_bytes(arguments: object) -> int:
+    """Bytes of all tensors among the arguments, read once; what lies in metadata is left out."""
+    if isinstance(arguments, torch.Tensor):
+        return arguments.nbytes
+    if isinstance(arguments, QuantizedMatrix):
+        return arguments.num_bytes
+    if isinstance(arguments, list | tuple):
+        return sum(_num_bytes(argument) for argument in arguments)
+    return 0

@@ -1,0 +1,77 @@
+"""The parts of the run: their names, and what each of them measures.
+
+A part runs in a process of its own: an illegal access in one kernel takes nobody else along. Knows nothing
+about processes or files.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from benchmarks.gpu import decode, invariance, kernels, peer, saturated
+from benchmarks.gpu.machine import Machine
+from benchmarks.gpu.record import Recorder
+from benchmarks.gpu.shapes import MODELS, QWEN1_5_7B, QWEN1_5_MOE, QWEN2_7B, TINY_DENSE, TINY_MOE, ModelShape
+from ondol.bench.provenance import provenance
+
+PACKAGES = ("torch", "triton", "transformers")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One piece of the run."""
+
+    name: str
+    measure: Callable[[Recorder, Machine], None]
+
+
+def all_parts(origin: Mapping[str, object], *, is_smoke: bool) -> list[Part]:
+    """The parts in the order in which their figures are wanted most.
+
+    Args:
+        origin: what else to record of the environment.
+        is_smoke: tiny sizes instead of the models'.
+    """
+    models = (TINY_DENSE, TINY_MOE) if is_smoke else MODELS
+    pair = (TINY_DENSE, TINY_MOE) if is_smoke else (QWEN1_5_7B, QWEN1_5_MOE)
+    decode_plan = decode.SMOKE_PLAN if is_smoke else decode.DecodePlan()
+    saturated_plan = saturated.SMOKE_PLAN if is_smoke else saturated.SaturatedPlan()
+    peer_plan = peer.SMOKE_PLAN if is_smoke else peer.PeerPlan()
+    invariance_plan = invariance.SMOKE_PLAN if is_smoke else invariance.InvariancePlan()
+    subject = TINY_DENSE if is_smoke else QWEN2_7B
+    parts = [Part("environment", lambda recorder, machine: _environment(recorder, machine, origin))]
+    parts += [_kernels(operator, is_smoke=is_smoke) for operator in kernels.operators()]
+    parts += [_of("decode", decode.measure_decode, shape, decode_plan) for shape in models]
+    for shape in pair:
+        # Each kind fills the memory and takes its time: a part each.
+        for kind in saturated_plan.kinds:
+            plan = replace(saturated_plan, kinds=(kind,))
+            parts.append(_of("saturated", saturated.measure_saturated, shape, plan, f"-{kind}"))
+    parts += [_of("transformers", peer.measure_peer, shape, peer_plan) for shape in pair]
+    parts.append(_of("invariance", invariance.measure_invariance, subject, invariance_plan))
+    return parts
+
+
+def _of(
+    family: str,
+    measure: Callable[[Recorder, Machine, ModelShape, Any], None],
+    shape: ModelShape,
+    plan: object,
+    suffix: str = "",
+) -> Part:
+    return Part(
+        f"{family}:{shape.name}{suffix}",
+        lambda recorder, machine: measure(recorder, machine, shape, plan),
+    )
+
+
+def _kernels(operator: str, *, is_smoke: bool) -> Part:
+    return Part(
+        f"kernels:{operator}",
+        lambda recorder, machine: kernels.measure_kernels(recorder, machine, operator, is_smoke=is_smoke),
+    )
+
+
+def _environment(recorder: Recorder, machine: Machine, origin: Mapping[str, object]) -> None:
+    dtype = str(machine.dtype).removeprefix("torch.")
+    recorder.figure("environment", **{**provenance(PACKAGES), **machine.describe(), "dtype": dtype, **origin})

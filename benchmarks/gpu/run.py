@@ -1,0 +1,111 @@
+"""Measures the engine on a GPU: kernels against the reference, decode steps, first tokens, full load, peers.
+
+    python benchmarks/gpu/run.py [--only PART ...] [--out FILE] [--list] [--smoke]
+
+Needs torch, triton and transformers, no network and no installed `ondol`. Each part runs in a process of
+its own and ends within 8 minutes; every figure is appended to FILE as it comes. The last line of stdout is
+one JSON object. --smoke runs the same code on the CPU in tiny sizes: its figures mean nothing.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+from benchmarks.gpu.bare_machine import prepare  # noqa: E402 - the path has to be there first
+
+STAND_INS = prepare()
+
+from benchmarks.gpu.machine import Machine  # noqa: E402
+from benchmarks.gpu.parts import Part, all_parts  # noqa: E402
+from benchmarks.gpu.record import PART_LIMIT_S, Recorder, read_run  # noqa: E402
+from benchmarks.gpu.summary import summarize, table  # noqa: E402
+
+EXIT_SOME_FAILED = 1
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what was asked for; returns the exit code: 1 if anything failed."""
+    options = _parse(arguments)
+    origin: dict[str, object] = {"stand_ins": STAND_INS}
+    if options.commit is not None:
+        origin["commit"] = {"id": options.commit, "is_dirty": None}
+    parts = all_parts(origin, is_smoke=options.smoke)
+    chosen = [part for part in parts if not options.only or _is_asked(part, options.only)]
+    if options.list:
+        print("\n".join(part.name for part in chosen))
+        return 0
+    if not chosen:
+        print(f"no part is called {' or '.join(options.only)}; --list names them", file=sys.stderr)
+        return 2
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    if options.run is not None:
+        _measure(chosen, options.out, options.run, is_smoke=options.smoke)
+        return 0
+    run_id = datetime.now(UTC).isoformat(timespec="seconds")
+    if options.smoke:
+        # One process: what is proven is that everything runs, not that it is apart.
+        _measure(chosen, options.out, run_id, is_smoke=True)
+    else:
+        for part in chosen:
+            _run_apart(part, options, run_id)
+    lines = read_run(options.out, run_id)
+    print(table(lines), file=sys.stderr)
+    summary = summarize(lines, str(options.out), run_id)
+    print(json.dumps(summary))
+    return EXIT_SOME_FAILED if summary["failed"] else 0
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    default = HERE.parent / "results" / f"{datetime.now(UTC).date()}-gpu.jsonl"
+    parser.add_argument("--only", action="append", metavar="PART", help="a part, or a family such as decode")
+    parser.add_argument("--out", type=Path, default=default, metavar="FILE", help="appended to (%(default)s)")
+    parser.add_argument("--list", action="store_true", help="print the parts' names and end")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes on the CPU")
+    parser.add_argument("--commit", metavar="ID", help="to record where the checkout came without git")
+    parser.add_argument("--run", help=argparse.SUPPRESS)  # set where a part's process is started
+    return parser.parse_args(arguments)
+
+
+def _is_asked(part: Part, names: Sequence[str]) -> bool:
+    return any(part.name == name or part.name.startswith(f"{name}:") for name in names)
+
+
+def _measure(parts: Sequence[Part], out: Path, run_id: str, *, is_smoke: bool) -> None:
+    machine = Machine.find(is_smoke=is_smoke)
+    for part in parts:
+        part.measure(Recorder(out, run_id, part.name), machine)
+        machine.free_memory()
+
+
+def _run_apart(part: Part, options: argparse.Namespace, run_id: str) -> None:
+    """A part in a process of its own; however it ends, what it measured is in the file."""
+    recorder = Recorder(options.out, run_id, part.name)
+    started = time.monotonic()
+    command = [sys.executable, str(Path(__file__).resolve()), "--run", run_id, "--only", part.name]
+    command += ["--out", str(options.out)]
+    if options.commit is not None:
+        command += ["--commit", options.commit]
+    try:
+        # Its output is for people: stdout is this process's last line alone.
+        done = subprocess.run(command, stdout=sys.stderr, timeout=PART_LIMIT_S, check=False)
+    except subprocess.TimeoutExpired:
+        recorder.fail(part.name, f"ended after {PART_LIMIT_S:.0f} s; what it had measured is kept")
+        return
+    if done.returncode != 0:
+        recorder.fail(part.name, f"ended with exit code {done.returncode}")
+    recorder.figure("part", seconds=time.monotonic() - started)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,100 @@
+"""The run in short: a table for people, and one JSON object.
+
+Reads recorded lines, measures nothing. Invariant: a figure stands beside its ceiling.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Lines = Sequence[Mapping[str, Any]]
+
+
+def table(lines: Lines) -> str:
+    """Every figure on a line of its own, aligned by kind of figure."""
+    rows = [text for line in lines if (text := _row(line)) is not None]
+    return "\n".join(rows) if rows else "nothing was measured"
+
+
+def summarize(lines: Lines, file: str, run_id: str) -> dict[str, Any]:
+    """What was measured, failed and was left out; medians only, the rest is in the file."""
+    kernels = _named(lines, "kernel")
+    return {
+        "run": run_id,
+        "file": file,
+        "environment": next(iter(_named(lines, "environment")), None),
+        "num_kernel_cases_right": len(kernels),
+        "decode": [
+            {
+                **{key: line[key] for key in ("model", "kind", "kernels", "batch")},
+                "step_ms": line["step_ms"]["median"],
+                "tokens_per_s": line["tokens_per_s"]["median"],
+                "share_of_ceiling": line["share_of_ceiling"],
+            }
+            for line in _named(lines, "decode")
+        ],
+        "first_token": [
+            {**{key: line[key] for key in ("model", "kind")}, "ttft_ms": line["ttft_ms"]["median"]}
+            for line in _named(lines, "first token")
+        ],
+        "saturated": [
+            {
+                key: line[key]
+                for key in ("model", "kind", "requests_per_s", "total_tokens_per_s", "share_of_ceiling")
+            }
+            for line in _named(lines, "saturated")
+        ],
+        "transformers": [
+            {
+                key: line[key]
+                for key in ("figure", "model", "batch", "tokens_per_s", "output_tokens_per_s")
+                if key in line
+            }
+            for line in lines
+            if str(line["figure"]).startswith("transformers")
+        ],
+        "skipped": [line["what"] for line in _named(lines, "skipped")],
+        "failed": [line["what"] for line in _named(lines, "failed")],
+    }
+
+
+def _named(lines: Lines, figure: str) -> list[dict[str, Any]]:
+    return [dict(line) for line in lines if line["figure"] == figure]
+
+
+def _row(line: Mapping[str, Any]) -> str | None:
+    """One line of the table; None for what is not shown."""
+    model = f"{line.get('model', ''):<18}{line.get('kind', ''):<6}"
+    match line["figure"]:
+        case "decode":
+            step, rate = line["step_ms"], line["tokens_per_s"]["median"]
+            return (
+                f"decode     {model}batch {line['batch']:>3} context {line['context']:>4}  "
+                f"{step['median']:8.2f} ms ({step['least']:.2f} to {step['most']:.2f})  {rate:9.1f} tok/s  "
+                f"ceiling {line['ceiling_ms']:.2f} ms, {line['share_of_ceiling']:.0%}"
+            )
+        case "first token":
+            found = line["ttft_ms"]
+            return (
+                f"TTFT       {model}{line['num_prompt_tokens']} tokens  {found['median']:8.1f} ms "
+                f"({found['least']:.1f} to {found['most']:.1f})  ceiling {line['ceiling_ms']:.1f} ms"
+            )
+        case "memory":
+            peak = line["peak_bytes"]
+            shown = "not counted" if peak is None else f"{peak / 2**30:.1f} GiB"
+            return f"memory     {model}weights {line['weights_bytes'] / 2**30:.2f} GiB, peak {shown}"
+        case "saturated":
+            return (
+                f"saturated  {model}{line['requests_per_s']:7.2f} req/s  {line['total_tokens_per_s']:9.0f} "
+                f"tok/s in and out, {line['num_running']} running  "
+                f"ceiling {line['ceiling_requests_per_s']:.2f}, {line['share_of_ceiling']:.0%}"
+            )
+        case "transformers generate":
+            return f"generate   {model}batch {line['batch']:>3}  {line['step_ms']['median']:8.2f} ms"
+        case "transformers continuous batching":
+            return f"HF batches {model}{line['output_tokens_per_s']:9.1f} output tok/s"
+        case "invariance":
+            equal = f"{line['num_equal_in_batch']} in a batch, {line['num_equal_with_cached_prefix']} cached"
+            return f"invariance {model}of {line['num_requests']} answers equal: {equal}"
+        case "skipped" | "failed" as figure:
+            return f"{figure:<10} {line['what']}: {line['reason']}"
+    return None
