@@ -56,7 +56,7 @@ def test_grouping_covers_every_pair_once_and_in_order(num_rows, num_experts):
     assert sorted(seen) == list(range(experts.numel()))
 
 
-# Pairs one by one, grouped in tiles of 16 that are and are not full, and in tiles of 64.
+# Pairs one by one, grouped in tiles of 16 that are and are not full, and in tiles of 32.
 @pytest.mark.parametrize(("num_rows", "num_experts"), [(1, 8), (2, 4), (25, 3), (40, 2)])
 def test_plain_experts_agree_with_the_reference(num_rows, num_experts):
     hidden, weights, experts = _routed(num_rows, num_experts)

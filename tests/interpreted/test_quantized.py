@@ -12,7 +12,7 @@ FORMATS = {
     "int8 rows": {"kind": "int8", "num_in": 200, "group_size": None},
     "int8 groups with zeros": {"kind": "int8", "num_in": 160, "group_size": 64, "has_zeros": True},
     "int4 in groups of 32": {"kind": "int4", "num_in": 96, "group_size": 32, "scale_dtype": torch.float16},
-    "int4 rows": {"kind": "int4", "num_in": 161, "group_size": None},
+    "int4 rows": {"kind": "int4", "num_in": 168, "group_size": None},
     "int4 with zeros": {"kind": "int4", "num_in": 256, "group_size": 128, "has_zeros": True},
     "int4 in an order": {
         "kind": "int4", "num_in": 128, "group_size": 128, "has_zeros": True, "is_ordered": True,
@@ -20,7 +20,7 @@ FORMATS = {
     },
     "nf4": {"kind": "nf4", "num_in": 192, "group_size": 64},
     "nf4 with nested scales": {"kind": "nf4", "num_in": 1088, "group_size": 64, "is_nested": True},
-    "fp4 with a short group": {"kind": "fp4", "num_in": 150, "group_size": 64},
+    "fp4 with a short group": {"kind": "fp4", "num_in": 152, "group_size": 64},
     "fp8 rows": {"kind": "fp8_e4m3", "num_in": 128, "group_size": None},
     "fp8 in groups of 256": {"kind": "fp8_e4m3", "num_in": 512, "group_size": 256},
 }  # fmt: skip
@@ -56,9 +56,10 @@ def test_a_row_has_the_same_bits_alone_and_among_others():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_narrow_hidden_states_lose_no_more_than_their_rounding(dtype):
-    matrix = random_matrix("nf4", (18,), 256, 64)
-    hidden = torch.randn(5, 256).to(dtype)
+@pytest.mark.parametrize("name", ["nf4", "int4 with zeros", "int4 in groups of 32", "int8 rows"])
+def test_narrow_hidden_states_lose_no_more_than_their_rounding(dtype, name):
+    matrix = random_matrix(part_rows=(18,), **FORMATS[name])
+    hidden = torch.randn(5, matrix.num_in).to(dtype)
     product = quantized_linear(hidden, matrix, None)
     assert product.dtype == dtype
     exact = hidden.double() @ matrix.dequantize(torch.float64).T
@@ -95,11 +96,14 @@ def test_an_expert_is_dequantized_into_the_given_memory():
     assert torch.equal(out, stack.dequantize(torch.float32, 2))
 
 
-@pytest.mark.parametrize(("group_size", "is_flat"), [(24, False), (16, False), (64, True)])
-def test_groups_that_fit_no_block_are_multiplied_all_the_same(group_size, is_flat):
-    matrix = random_matrix("nf4", (10,), 120, group_size, is_flat=is_flat)
+@pytest.mark.parametrize(
+    ("num_in", "group_size", "is_flat"),
+    [(120, 24, False), (120, 16, False), (120, 64, True), (131, 64, False)],
+)
+def test_matrices_that_fit_no_block_are_multiplied_all_the_same(num_in, group_size, is_flat):
+    matrix = random_matrix("nf4", (10,), num_in, group_size, is_flat=is_flat)
     assert not can_fuse(matrix)
-    hidden = torch.randn(3, 120)
+    hidden = torch.randn(3, num_in)
     _assert_near(quantized_linear(hidden, matrix, None), hidden, matrix, None)
 
 

@@ -184,11 +184,21 @@ class QuantizedMatrix(nn.Module):
         return self.packed.view(self.fmt.code_dtype)
 
     def codebook(self, dtype: torch.dtype) -> Tensor:
-        """[16] values of nf4's or fp4's codes; made once, so that captured graphs may read it."""
+        """Values of nf4's or fp4's codes; made once, so that captured graphs may read them.
+
+        Returns:
+            In float32 the 16 values. In 16-bit dtypes [256] int32, for every byte the values of its two
+            codes, the even k's in the low half: one lookup for two weights.
+        """
         key = (dtype, self.packed.device)
         if key not in self._codebooks:
-            values = NF4_VALUES if self.fmt.kind == "nf4" else FP4_VALUES
-            self._codebooks[key] = torch.tensor(values, dtype=dtype, device=self.packed.device)
+            values = torch.tensor(NF4_VALUES if self.fmt.kind == "nf4" else FP4_VALUES, dtype=dtype)
+            if dtype != torch.float32:
+                codes = torch.arange(256)
+                values = (
+                    torch.stack((values[codes >> 4], values[codes & 0xF]), dim=1).view(torch.int32).view(-1)
+                )
+            self._codebooks[key] = values.to(self.packed.device)
         return self._codebooks[key]
 
     @property

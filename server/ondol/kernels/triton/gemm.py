@@ -1,12 +1,12 @@
 """Hidden states times stored weights, of one matrix or of the experts that rows are routed to.
 
-One kernel for every precision: a program holds a few columns of the result for up to 64 rows, decodes each
-piece of weights once in registers and multiplies it with tiles of 16 rows on the tensor cores. Knows nothing
-about layers.
+One kernel for every precision: a program holds a few columns of the result for up to 32 rows, decodes each
+piece of weights once in registers and multiplies it with tiles of 16 rows on the tensor cores. Its warps take
+turns along K and are added up at the end. Knows nothing about layers.
 
 Invariant: a row's result has the same bits whatever other rows there are. The reduction over K is never
-split, its blocks depend on the format alone, and every product is of 16 rows: more rows are more products of
-the same shape, or more programs.
+split over programs, its blocks and turns depend on the format alone, and every product is of 16 rows: more
+rows are more products of the same shape, or more programs.
 """
 
 from dataclasses import dataclass
@@ -17,18 +17,24 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ondol.kernels.triton.weights import code_values, group_scales, is_four_bit
+from ondol.kernels.triton.weights import byte_values, group_scales, is_four_bit, wide_values, word_values
 
 TILE_ROWS = 16
-MAX_ROW_TILES = 4
+# Four spill registers: 64 rows are two programs, at as many instructions and twice the occupancy.
+MAX_ROW_TILES = 2
 # K of one product: wide enough for a warp's loads, and never across the end of a scale's group.
 MAX_BLOCK_K = 128
 # Half of it is what one of the two products over 4-bit codes reduces, and Triton's dot wants 16.
 MIN_BLOCK_K = 32
+# Blocks of K that a program takes at once, one a warp: a matrix of 4,096 columns has too few tiles of 16 for
+# one warp each to fill a GPU.
+SLICES = 4
 # Above this many columns there are enough programs for a GPU when each takes 32 of them.
 MANY_COLUMNS = 8192
 
 _TILE_ROWS = tl.constexpr(TILE_ROWS)
+_SLICES = tl.constexpr(SLICES)
+_MAX_BLOCK_K = tl.constexpr(MAX_BLOCK_K)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +68,8 @@ class Rows:
 
 
 def row_tiles_for(num_rows: int) -> int:
-    """Tiles of 16 rows that a program takes so that weights are decoded as seldom as possible: 1, 2 or 4."""
-    num_tiles = -(-num_rows // TILE_ROWS)
-    return min(1 << (num_tiles - 1).bit_length(), MAX_ROW_TILES)
+    """Tiles of 16 rows that a program takes so that weights are decoded as seldom as possible: 1 or 2."""
+    return min(-(-num_rows // TILE_ROWS), MAX_ROW_TILES)
 
 
 def block_k_for(group_size: int | None) -> int | None:
@@ -99,22 +104,22 @@ def multiply(
         is_gated: the matrix holds gate rows, then up rows; write silu(gate) * up, half as many columns.
     """
     num_out = weights["NUM_OUT"]
-    block_n, num_warps = (32, 4) if num_out > MANY_COLUMNS else (16, 2)
+    block_n = 32 if num_out > MANY_COLUMNS else 16
     grid = (rows.num_tiles, triton.cdiv(num_out, block_n))
     _multiply_kernel[grid](
         hidden, out, bias, column_order, rows.experts, rows.pairs, rows.tiles, hidden.shape[0], out.stride(0),
-        **weights, TOP_K=rows.top_k, IS_GATED=is_gated, DOT=_dot_dtype(hidden),
+        **weights, TOP_K=rows.top_k, IS_GATED=is_gated, DOT=_dot_dtype(hidden.dtype),
         BLOCK_N=block_n, BLOCK_K=block_k_for(weights["GROUP"] or None), ROW_TILES=rows.row_tiles,
-        num_warps=num_warps, num_stages=5,
+        num_warps=SLICES, num_stages=3,
     )  # fmt: skip
 
 
-def _dot_dtype(hidden: Tensor) -> tl.dtype:
-    """Dtype of a product's operands."""
-    if hidden.dtype == torch.float16:
-        return tl.float16
-    # The interpreter takes bfloat16 for integers; in float32 the operands have the same values.
-    return tl.bfloat16 if hidden.dtype == torch.bfloat16 and hidden.is_cuda else tl.float32
+def _dot_dtype(dtype: torch.dtype) -> tl.dtype:
+    """Dtype of a product's operands for hidden states of a dtype."""
+    if dtype == torch.bfloat16:
+        # The interpreter takes bfloat16 for integers; in float32 the operands have the same values.
+        return tl.float32 if triton.knobs.runtime.interpret else tl.bfloat16
+    return tl.float16 if dtype == torch.float16 else tl.float32
 
 
 @triton.jit
@@ -131,37 +136,38 @@ def _multiply_kernel(
         return
     numbers, are_rows = _places(pairs, first, count, ROW_TILES)
     columns, is_column = _columns(NUM_OUT, IS_GATED, BLOCK_N)
+    NARROW: tl.constexpr = tl.bfloat16 if hidden.dtype.element_ty == tl.bfloat16 else tl.float16
     NUM_GROUPS: tl.constexpr = (NUM_IN + GROUP - 1) // GROUP if GROUP > 0 else 1
-    sums = (tl.zeros((_TILE_ROWS, BLOCK_N), tl.float32),) * ROW_TILES
-    for start in range(0, NUM_IN, BLOCK_K):
-        group = start // GROUP if GROUP > 0 else 0
-        even, odd = _weight_tiles(
-            codes, zeros, codebook, expert, columns, is_column, start, group,
-            NUM_OUT, NUM_IN, NUM_GROUPS, KIND, DOT, BLOCK_K,
+    sums = (tl.zeros((_SLICES, _TILE_ROWS, BLOCK_N), tl.float32),) * ROW_TILES
+    for start in range(0, NUM_IN, _SLICES * BLOCK_K):
+        begins = start + tl.arange(0, _SLICES) * BLOCK_K
+        group = (begins // GROUP if GROUP > 0 else begins * 0)[:, None]
+        is_scaled = is_column[None, :] & (group < NUM_GROUPS)
+        weights = _weight_tiles(
+            codes, zeros, codebook, expert, columns[None, :], is_scaled, begins[:, None], group,
+            NUM_OUT, NUM_IN, NUM_GROUPS, KIND, NARROW, DOT, BLOCK_K,
         )  # fmt: skip
-        source, is_k = _inputs(column_order, expert, start, NUM_IN, BLOCK_K)
+        source, is_k = _inputs(column_order, expert, begins, NUM_IN, BLOCK_K)
         if GROUP > 0:
             scale = group_scales(
-                scales, absmax, offsets, nested_values, expert, columns, group, is_column,
+                scales, absmax, offsets, nested_values, expert, columns[None, :], group, is_scaled,
                 NUM_OUT, NUM_GROUPS, PART_ROWS, PART_BLOCKS, NUM_BLOCKS,
-            )  # fmt: skip
+            )[:, None, :]  # fmt: skip
         new = ()
         for tile in tl.static_range(ROW_TILES):
-            pointers = hidden + (numbers[tile] // TOP_K)[:, None] * NUM_IN + source[None, :]
-            mask = are_rows[tile][:, None] & is_k[None, :]
-            inputs = tl.load(pointers, mask=mask, other=0.0).to(DOT)
+            pointers = (hidden + numbers[tile] // TOP_K * NUM_IN)[None, :, None] + source
+            inputs = tl.load(pointers, mask=are_rows[tile][None, :, None] & is_k, other=0.0).to(DOT)
             if GROUP > 0:
-                product = _product(tl.zeros_like(sums[tile]), inputs, even, odd, KIND, BLOCK_K)
-                total = sums[tile] + product * scale[None, :]
+                total = sums[tile] + _product(tl.zeros_like(sums[tile]), inputs, weights, BLOCK_K) * scale
             else:
-                total = _product(sums[tile], inputs, even, odd, KIND, BLOCK_K)
+                total = _product(sums[tile], inputs, weights, BLOCK_K)
             new = new + (total,)  # type: ignore[assignment]
         sums = new
     for tile in tl.static_range(ROW_TILES):
-        total = sums[tile]
+        total = tl.sum(sums[tile], axis=0)
         if scales is not None and GROUP == 0:
-            scale = tl.load(scales + expert * NUM_OUT + columns, mask=is_column, other=0.0)
-            total *= scale.to(tl.float32)[None, :]
+            row_scale = tl.load(scales + expert * NUM_OUT + columns, mask=is_column, other=0.0)
+            total *= row_scale.to(tl.float32)[None, :]
         if bias is not None:
             total += tl.load(bias + columns, mask=is_column, other=0.0).to(tl.float32)[None, :]
         rows = out + numbers[tile] * out_stride
@@ -213,9 +219,9 @@ def _columns(NUM_OUT: tl.constexpr, IS_GATED: tl.constexpr, BLOCK_N: tl.constexp
 
 
 @triton.jit
-def _inputs(column_order, expert, start, NUM_IN: tl.constexpr, BLOCK_K: tl.constexpr):
-    """The hidden states' columns that a block of the codes' columns belongs to, and which exist."""
-    source = start + tl.arange(0, BLOCK_K)
+def _inputs(column_order, expert, begins, NUM_IN: tl.constexpr, BLOCK_K: tl.constexpr):
+    """The hidden states' columns of each block of the codes' columns, [slices, 1, k], and which exist."""
+    source = begins[:, None, None] + tl.arange(0, BLOCK_K)[None, None, :]
     is_k = source < NUM_IN
     if column_order is not None:
         source = tl.load(column_order + expert * NUM_IN + source, mask=is_k, other=0)
@@ -224,40 +230,62 @@ def _inputs(column_order, expert, start, NUM_IN: tl.constexpr, BLOCK_K: tl.const
 
 @triton.jit
 def _weight_tiles(
-    codes, zeros, codebook, expert, columns, is_column, start, group,
+    codes, zeros, codebook, expert, columns, is_scaled, begins, group,
     NUM_OUT: tl.constexpr, NUM_IN: tl.constexpr, NUM_GROUPS: tl.constexpr,
-    KIND: tl.constexpr, DOT: tl.constexpr, BLOCK_K: tl.constexpr,
+    KIND: tl.constexpr, NARROW: tl.constexpr, DOT: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Unscaled weights [k, columns] of one block: in 4 bits the even and the odd k, else all twice."""
+    """Unscaled weights [slices, k, columns] of a block each: tiles of every k, every second or every eighth.
+
+    `_input_parts` cuts the hidden states likewise.
+    """
     row = expert * NUM_OUT + columns
     zero = None
     if zeros is not None:
-        zero = tl.load(zeros + row * NUM_GROUPS + group, mask=is_column, other=0)[None, :]
-    if is_four_bit(KIND):
-        ROW_BYTES: tl.constexpr = (NUM_IN + 1) // 2
-        byte = start // 2 + tl.arange(0, BLOCK_K // 2)
-        pointers = codes + row[None, :] * ROW_BYTES + byte[:, None]
-        packed = tl.load(pointers, mask=(byte < ROW_BYTES)[:, None] & is_column[None, :], other=0)
-        even = code_values(packed >> 4, codebook, zero, KIND, DOT)
-        odd = code_values(packed & 0xF, codebook, zero, KIND, DOT)
+        zero = tl.load(zeros + row * NUM_GROUPS + group, mask=is_scaled, other=0)[:, None, :]
+    # Elements of a row, and the weights in each: bytes, words of eight codes, or whole weights.
+    PER_ELEMENT: tl.constexpr = _weights_per_element(KIND, BLOCK_K)
+    ROW_LENGTH: tl.constexpr = (NUM_IN + PER_ELEMENT - 1) // PER_ELEMENT
+    element = (begins // PER_ELEMENT)[:, :, None] + tl.arange(0, BLOCK_K // PER_ELEMENT)[None, :, None]
+    if PER_ELEMENT == 8:
+        codes = codes.to(tl.pointer_type(tl.int32))
+    is_stored = (element < ROW_LENGTH) & (columns < NUM_OUT)[:, None, :]
+    stored = tl.load(codes + row[:, None, :] * ROW_LENGTH + element, mask=is_stored, other=0.0)
+    if PER_ELEMENT == 8:
+        tiles = word_values(stored, zero, NARROW, DOT)
+    elif PER_ELEMENT == 2:
+        tiles = byte_values(stored, codebook, zero, NARROW, DOT)
     else:
-        k = start + tl.arange(0, BLOCK_K)
-        pointers = codes + row[None, :] * NUM_IN + k[:, None]
-        stored = tl.load(pointers, mask=(k < NUM_IN)[:, None] & is_column[None, :], other=0.0)
-        even = code_values(stored, codebook, zero, KIND, DOT)
-        odd = even
-    return even, odd
+        tiles = (wide_values(stored, zero, DOT),)
+    return tiles
+
+
+@triton.constexpr_function
+def _weights_per_element(kind: str, block_k: int) -> int:
+    # A product over every eighth k of a shorter block would be too short for Triton's dot.
+    return (8 if kind == "int4" and block_k == MAX_BLOCK_K else 2) if is_four_bit(kind) else 1
 
 
 @triton.jit
-def _product(total, inputs, even, odd, KIND: tl.constexpr, BLOCK_K: tl.constexpr):
-    """`total` plus inputs [16, k] times the weights from `_weight_tiles`."""
-    if is_four_bit(KIND):
-        even_inputs, odd_inputs = tl.split(tl.reshape(inputs, (_TILE_ROWS, BLOCK_K // 2, 2)))
-        total = tl.dot(even_inputs, even, total, input_precision="ieee")
-        total = tl.dot(odd_inputs, odd, total, input_precision="ieee")
+def _input_parts(inputs, NUM_PARTS: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Hidden states [slices, 16, k] cut as `_weight_tiles` cuts the weights."""
+    if NUM_PARTS == 1:
+        parts = (inputs,)
+    elif NUM_PARTS == 2:
+        parts = tl.split(tl.reshape(inputs, (_SLICES, _TILE_ROWS, BLOCK_K // 2, 2)))
     else:
-        total = tl.dot(inputs, even, total, input_precision="ieee")
+        even, odd = tl.split(tl.reshape(inputs, (_SLICES, _TILE_ROWS, BLOCK_K // 8, 2, 2, 2)))
+        k04, k26 = tl.split(even)
+        k15, k37 = tl.split(odd)
+        parts = tl.split(k15) + tl.split(k04) + tl.split(k37) + tl.split(k26)
+    return parts
+
+
+@triton.jit
+def _product(total, inputs, weights, BLOCK_K: tl.constexpr):
+    """`total` plus inputs [slices, 16, k] times the weights from `_weight_tiles`."""
+    parts = _input_parts(inputs, len(weights), BLOCK_K)
+    for index in tl.static_range(len(weights)):
+        total = tl.dot(parts[index], weights[index], total, input_precision="ieee")
     return total
 
 

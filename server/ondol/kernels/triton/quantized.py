@@ -4,7 +4,8 @@ The same operators as `ondol.kernels.quantized`, the reference. Knows nothing ab
 
 Up to 64 rows a step is bound by the bytes of the weights, which the fused kernel reads once; above that it is
 bound by arithmetic, and the vendor's dense GEMM over a dequantized copy is faster. A matrix whose groups do
-not fit the fused kernel's blocks (sizes that are no power of two, or flat blocks) always takes that way.
+not fit the fused kernel's blocks (sizes that are no power of two, flat blocks, rows that are no multiple of
+eight) always takes that way.
 """
 
 import torch
@@ -13,13 +14,15 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
 
-from ondol.kernels.quantized import QuantizedMatrix
-from ondol.kernels.triton.gemm import MAX_ROW_TILES, TILE_ROWS, Rows, block_k_for, multiply
-from ondol.kernels.triton.weights import code_values, group_scales, is_four_bit, matrix_arguments
+from ondol.kernels.quantized import INT4_ZERO, QuantizedMatrix
+from ondol.kernels.triton.gemm import Rows, block_k_for, multiply
+from ondol.kernels.triton.weights import byte_values, group_scales, is_four_bit, matrix_arguments, wide_values
 
-MAX_FUSED_ROWS = TILE_ROWS * MAX_ROW_TILES
+MAX_FUSED_ROWS = 64
 # Weights that one program dequantizes.
 DEQUANTIZE_BLOCK = 1024
+
+_INT4_ZERO = tl.constexpr(INT4_ZERO)
 
 
 def is_flat(matrix: QuantizedMatrix) -> bool:
@@ -29,7 +32,9 @@ def is_flat(matrix: QuantizedMatrix) -> bool:
 
 def can_fuse(matrix: QuantizedMatrix) -> bool:
     """Whether the fused kernel can read it."""
-    return block_k_for(matrix.fmt.group_size) is not None and not is_flat(matrix)
+    # Codes of 4 bits are read eight at a time.
+    is_whole = matrix.fmt.bits == 8 or matrix.num_in % 8 == 0
+    return block_k_for(matrix.fmt.group_size) is not None and is_whole and not is_flat(matrix)
 
 
 def quantized_linear(
@@ -80,17 +85,19 @@ def _dequantize_kernel(
     is_k = k < NUM_IN
     NUM_GROUPS: tl.constexpr = (NUM_IN + GROUP - 1) // GROUP if GROUP > 0 else 1
     group = k // GROUP if GROUP > 0 else k * 0
-    zero = None
-    if zeros is not None:
-        zero = tl.load(zeros + stack_row * NUM_GROUPS + group, mask=is_k, other=0)
     if is_four_bit(KIND):
         ROW_BYTES: tl.constexpr = (NUM_IN + 1) // 2
         byte = first // 2 + tl.arange(0, BLOCK // 2)
         packed = tl.load(codes + stack_row * ROW_BYTES + byte, mask=byte < ROW_BYTES, other=0)
-        stored = tl.interleave(packed >> 4, packed & 0xF)
+        even, odd = byte_values(packed, codebook, None, tl.float16, tl.float32)
+        value = tl.interleave(even, odd)
+        if zeros is not None:
+            # Without zeros the middle has been taken off.
+            value += _INT4_ZERO
     else:
-        stored = tl.load(codes + stack_row * NUM_IN + k, mask=is_k, other=0.0)
-    value = code_values(stored, codebook, zero, KIND, tl.float32)
+        value = wide_values(tl.load(codes + stack_row * NUM_IN + k, mask=is_k, other=0.0), None, tl.float32)
+    if zeros is not None:
+        value -= tl.load(zeros + stack_row * NUM_GROUPS + group, mask=is_k, other=0).to(tl.float32)
     scale = group_scales(
         scales, absmax, offsets, nested_values, expert, row, group, is_k,
         NUM_OUT, NUM_GROUPS, PART_ROWS, PART_BLOCKS, NUM_BLOCKS,

@@ -68,24 +68,80 @@ def is_four_bit(kind: str) -> bool:
     return kind in ("int4", "nf4", "fp4")
 
 
+@triton.constexpr_function
+def integer_bits(dtype: tl.dtype) -> int:
+    """Bits of the number in a 16-bit dtype whose last bits count ones: 128, or 1024 in float16."""
+    return 0x4300 if dtype == tl.bfloat16 else 0x6400
+
+
+@triton.constexpr_function
+def integer_base(dtype: tl.dtype) -> float:
+    """That number."""
+    return 128.0 if dtype == tl.bfloat16 else 1024.0
+
+
 @triton.jit
-def code_values(codes, codebook, zeros, KIND: tl.constexpr, DTYPE: tl.constexpr):
-    """What codes stand for before they are scaled, in DTYPE; exact but for a codebook in a narrow dtype.
+def nibble_values(bits, zeros, NARROW: tl.constexpr, DTYPE: tl.constexpr):
+    """(code - zero) in DTYPE of 4-bit integers that lie in the last bits of 16.
+
+    Set below the exponent of `integer_bits` a code is a number already: no conversion is needed, which would
+    cost a GPU more than everything else here.
 
     Args:
-        codes: 4-bit codes one to an element, or whatever else is stored.
-        zeros: int16 that broadcasts to the codes, or None.
+        bits: uint16 numbers `integer_bits` + code, seen as NARROW.
+        zeros: int16 that broadcasts to them, or None for the symmetric format's.
     """
-    if codebook is not None:
-        values = tl.load(codebook + codes.to(tl.int32)).to(DTYPE)
-    elif zeros is not None:
-        # At most 255 in magnitude, which every dtype holds.
-        values = (codes.to(tl.int16) - zeros).to(DTYPE)
-    elif KIND == "int4":
-        values = (codes.to(tl.int8) - _INT4_ZERO).to(DTYPE)
+    if zeros is None:
+        lowered = bits.to(NARROW, bitcast=True).to(DTYPE) - (integer_base(NARROW) + _INT4_ZERO)
     else:
-        values = codes.to(DTYPE)
+        lowered = bits.to(NARROW, bitcast=True).to(DTYPE) - (zeros + integer_base(NARROW)).to(DTYPE)
+    return lowered.to(DTYPE)
+
+
+@triton.jit
+def byte_values(
+    packed, codebook, zeros, NARROW: tl.constexpr, DTYPE: tl.constexpr
+):  # fmt: skip
+    """What the codes of the even and of the odd k of each byte stand for before they are scaled, in DTYPE.
+
+    Args:
+        packed: bytes, of any shape.
+        codebook: `QuantizedMatrix.codebook` in float32 or NARROW; None for integers.
+        zeros: int16 that broadcasts to the bytes, or None.
+    """
+    if codebook is None:
+        even = nibble_values((packed >> 4).to(tl.uint16) | integer_bits(NARROW), zeros, NARROW, DTYPE)
+        odd = nibble_values((packed & 0xF).to(tl.uint16) | integer_bits(NARROW), zeros, NARROW, DTYPE)
+    elif codebook.dtype.element_ty == tl.float32:
+        even = tl.load(codebook + (packed >> 4).to(tl.int32)).to(DTYPE)
+        odd = tl.load(codebook + (packed & 0xF).to(tl.int32)).to(DTYPE)
+    else:
+        pair = tl.load(codebook + packed.to(tl.int32))
+        even = pair.to(tl.uint16).to(NARROW, bitcast=True).to(DTYPE)
+        odd = (pair >> 16).to(tl.uint16).to(NARROW, bitcast=True).to(DTYPE)
+    return even, odd
+
+
+@triton.jit
+def word_values(words, zeros, NARROW: tl.constexpr, DTYPE: tl.constexpr):
+    """(code - zero) in DTYPE of 4-bit integers, eight to an int32: the k 1, 5, 0, 4, 3, 7, 2, 6 of each word.
+
+    Two codes are taken out of a word at once, which halves what bytes would cost.
+    """
+    values = ()
+    for index in tl.static_range(4):
+        pair = ((words >> (4 * index)) & 0x000F000F) | (integer_bits(NARROW) * 0x00010001)
+        low = nibble_values(pair.to(tl.uint16), zeros, NARROW, DTYPE)
+        high = nibble_values((pair >> 16).to(tl.uint16), zeros, NARROW, DTYPE)
+        values = values + (low, high)  # type: ignore[assignment]
     return values
+
+
+@triton.jit
+def wide_values(codes, zeros, DTYPE: tl.constexpr):
+    """What 8-bit codes, or plain weights, stand for before they are scaled, in DTYPE."""
+    # With zeros at most 255 in magnitude, which every dtype holds.
+    return codes.to(DTYPE) if zeros is None else (codes.to(tl.int16) - zeros).to(DTYPE)
 
 
 @triton.jit
@@ -94,7 +150,7 @@ def group_scales(
     NUM_OUT: tl.constexpr, NUM_GROUPS: tl.constexpr,
     PART_ROWS: tl.constexpr, PART_BLOCKS: tl.constexpr, NUM_BLOCKS: tl.constexpr,
 ):  # fmt: skip
-    """Scales of (row, group) in float32, 0 where not valid; one of rows and groups may be a scalar."""
+    """Scales of (row, group) in float32, where valid; rows and groups broadcast to each other."""
     stored = tl.load(
         scales + (expert.to(tl.int64) * NUM_OUT + rows) * NUM_GROUPS + groups, mask=valid, other=0
     )

@@ -1,0 +1,86 @@
+"""Products by stored weights go through Triton's compiler and ptxas for Hopper, without a GPU."""
+
+import pytest
+import torch
+from support.kernel_compiler import HOPPER_SHARED_BYTES, recorded_launches
+from support.quantized_matrices import random_matrix
+
+from ondol.kernels.triton.backend import TRITON
+
+FORMATS = {
+    "int8": {"kind": "int8", "group_size": None},
+    "int8 with zeros": {"kind": "int8", "group_size": 128, "has_zeros": True},
+    "int4": {"kind": "int4", "group_size": 128, "scale_dtype": torch.float16},
+    "int4 in an order": {"kind": "int4", "group_size": 128, "has_zeros": True, "is_ordered": True},
+    "int4 in groups of 32": {"kind": "int4", "group_size": 32},
+    "nf4": {"kind": "nf4", "group_size": 64},
+    "nf4 nested": {"kind": "nf4", "group_size": 64, "is_nested": True},
+    "fp8": {"kind": "fp8_e4m3", "group_size": 128},
+}
+QUICK = ("int4", "nf4 nested")
+
+
+@pytest.fixture(autouse=True)
+def own_compiler_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+
+
+def compile_launches(operate, num_launches):
+    with recorded_launches() as launches:
+        operate()
+    assert len(launches) == num_launches
+    compiled = [launch.compile() for launch in launches]
+    for kernel in compiled:
+        assert kernel.metadata.shared <= HOPPER_SHARED_BYTES
+    return compiled
+
+
+def formats(*quick):
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in FORMATS]
+
+
+@pytest.mark.parametrize("name", formats(*QUICK))
+def test_products_compile_for_hopper(name):
+    """The slow formats: seconds of ptxas each."""
+    matrix = random_matrix(part_rows=(512, 256), num_in=1024, **FORMATS[name])
+    for num_rows in (1, 40):
+        hidden = torch.zeros(num_rows, 1024, dtype=torch.bfloat16)
+        (kernel,) = compile_launches(lambda rows=hidden: TRITON.quantized_linear(rows, matrix, None), 1)
+        # The same instruction for any number of rows: results do not depend on how many there are.
+        assert "mma.sync.aligned.m16n8k16" in kernel.asm["ptx"]
+        assert "wgmma" not in kernel.asm["ptx"]
+
+
+@pytest.mark.parametrize("num_rows", [1, 40])
+def test_plain_experts_compile_for_hopper(num_rows):
+    hidden = torch.zeros(num_rows, 256, dtype=torch.bfloat16)
+    gate_up = torch.zeros(16, 256, 256, dtype=torch.bfloat16)
+    down = torch.zeros(16, 256, 128, dtype=torch.bfloat16)
+
+    def operate():
+        weights, experts = TRITON.route(hidden[:, :16].contiguous(), 4, False)
+        TRITON.mixture_of_experts(hidden, weights, experts, gate_up, down)
+
+    compile_launches(operate, 4 if num_rows == 1 else 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMATS)
+def test_quantized_experts_compile_for_hopper(name):
+    """Seconds of ptxas each."""
+    gate_up = random_matrix(part_rows=(128, 128), num_in=256, num_experts=16, **FORMATS[name])
+    down = random_matrix(part_rows=(256,), num_in=128, num_experts=16, **FORMATS[name])
+    hidden = torch.zeros(40, 256, dtype=torch.bfloat16)
+    experts = torch.zeros(40, 4, dtype=torch.int64)
+    weights = torch.zeros(40, 4, dtype=torch.bfloat16)
+    compile_launches(
+        lambda: TRITON.quantized_mixture_of_experts(hidden, weights, experts, [gate_up], down), 4
+    )
+
+
+@pytest.mark.parametrize("name", formats(*QUICK))
+def test_dequantization_compiles_for_hopper(name):
+    """The slow formats: seconds of ptxas each."""
+    matrix = random_matrix(part_rows=(512, 256), num_in=1024, **FORMATS[name])
+    hidden = torch.zeros(65, 1024, dtype=torch.bfloat16)
+    compile_launches(lambda: TRITON.quantized_linear(hidden, matrix, None), 1)
