@@ -1,7 +1,7 @@
 # Set-up, serving and checks. Each command does what it needs first; a second run starts in seconds.
 #
 #   make serve   [MODEL=starter] [HOST=127.0.0.1] [PORT=8000] [ARGS="--max-num-seqs 32"]
-#   make test    [ARGS="-k scheduler"]
+#   make test    [ARGS="-k scheduler"] [WORKERS=2]
 #
 # PYTHON names the interpreter that .venv is made with (3.11 or newer).
 
@@ -10,6 +10,8 @@ MODEL ?= starter
 HOST ?=
 PORT ?=
 ARGS ?=
+# Test processes side by side. A file's tests stay in one, where they share daemons.
+WORKERS ?= 2
 
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
@@ -48,7 +50,7 @@ endif
 	@exec $(ONDOL) serve $(if $(MODEL),'$(MODEL)') $(if $(HOST),--host '$(HOST)') $(if $(PORT),--port '$(PORT)') $(ARGS)
 
 test: $(TEST_STAMP) node-setup
-	$(VENV_PYTHON) -m pytest -m "not slow" $(ARGS)
+	$(VENV_PYTHON) -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
 	$(INTERPRETED) -m "not slow"
 
 test-slow: $(TEST_STAMP) node-setup

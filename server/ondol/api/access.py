@@ -5,6 +5,7 @@ probes needs one, decided on the raw ASGI path and never on a URL that a Host he
 """
 
 import ipaddress
+import logging
 from contextlib import ExitStack
 
 from starlette.datastructures import MutableHeaders
@@ -12,10 +13,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ondol.api.errors import error_response
 from ondol.config import ApiConfig
-from ondol.errors import ConfigError, KeyLimitReached, Unauthorized
+from ondol.errors import ConfigError, KeyLimitReached, OndolError, Unauthorized
 from ondol.keys.key_ring import KeyRing
 from ondol.keys.key_store import digest
 from ondol.keys.usage import KeyUsage
+
+logger = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
 METRICS_PATH = "/metrics"
@@ -35,11 +38,21 @@ class ApiKeyGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is allowed; answer the rest with 401 or 429 in OpenAI's shape."""
-        if scope["type"] == "lifespan" or scope["path"] in self._open_paths or not self._keys.is_required:
+        if scope["type"] == "lifespan" or scope["path"] in self._open_paths:
             await self._app(scope, receive, send)
             return
         presented = _bearer_token(scope)
-        usage = None if presented is None else self._keys.find(presented)
+        try:
+            is_required = self._keys.is_required
+            usage = None if presented is None else self._keys.find(presented)
+        except ConfigError as error:
+            logger.error("nobody can come in: %s", error)
+            unreadable = OndolError("The API keys cannot be read; the daemon's log tells why.")
+            await error_response(unreadable)(scope, receive, send)
+            return
+        if not is_required:
+            await self._app(scope, receive, send)
+            return
         if presented is None or usage is None:
             await error_response(_refusal(presented))(scope, receive, send)
             return

@@ -59,11 +59,16 @@ async def model_info(request: Request, model: str | None = None) -> Response:
 
 
 def _served(request: Request, name: str) -> LoadedModel:
-    models = context_of(request).manager.served()
+    manager = context_of(request).manager
+    models = manager.served()
     wanted = normalized(name)
     for model in models:
         if model.name == wanted:
             return model
+    if any(status.id == wanted for status in manager.statuses()):
+        raise InvalidRequest(
+            f"The model '{name}' is not loaded; load it first.", param="model", code="model_not_loaded"
+        )
     raise ModelNotFound(name, tuple(model.name for model in models))
 
 

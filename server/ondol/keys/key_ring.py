@@ -1,7 +1,7 @@
 """All keys that open the daemon: those of the settings and those of the store.
 
-Knows nothing about how a key is presented. Invariant: once there is any key, a revoked one too, none
-means no entry; the last revocation must not open the door.
+Knows nothing about how a key is presented. Invariant: once there has been any key, a revoked one too,
+none means no entry: neither the last revocation nor the loss of the file opens a door that is closed.
 """
 
 import hmac
@@ -18,11 +18,13 @@ class KeyRing:
         self._fixed = tuple(digest(key.encode()) for key in settings_keys)
         self._store = store
         self._usages: dict[str, KeyUsage] = {}
+        self._is_required = bool(self._fixed)
 
     @property
     def is_required(self) -> bool:
-        """Whether requests need a key."""
-        return bool(self._fixed or self._store.entries())
+        """Whether requests need a key; from the first key on until the daemon ends."""
+        self._is_required = self._is_required or bool(self._store.entries())
+        return self._is_required
 
     def find(self, presented: bytes) -> KeyUsage | None:
         """The use of a valid key; None for any other."""

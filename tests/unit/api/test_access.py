@@ -8,7 +8,7 @@ from support.front_door import open_front_door
 from ondol.api.access import check_exposure, is_loopback
 from ondol.errors import ConfigError
 from ondol.keys.key_ring import KeyRing
-from ondol.keys.key_store import KeyLimits, KeyStore
+from ondol.keys.key_store import KEYS_FILE, KeyLimits, KeyStore
 
 pytestmark = pytest.mark.anyio
 
@@ -167,3 +167,17 @@ async def test_tokens_of_prompts_and_answers_count_against_the_key(model: FakeMo
         refused = await client.post("/v1/completions", json=body)
     assert refused.status_code == 429
     assert "8 tokens per minute" in refused.json()["error"]["message"]
+
+
+async def test_keys_that_cannot_be_read_let_nobody_in_and_the_log_tells_why(
+    model: FakeModel, tmp_path, caplog
+):
+    door = open_front_door(model, home=tmp_path)
+    key = KeyStore(tmp_path).create("laptop", KeyLimits())
+    (tmp_path / KEYS_FILE).write_text("{", encoding="utf-8")
+    async with door.client(authorization=f"Bearer {key}") as client:
+        answer = await client.get("/v1/models")
+    assert answer.status_code == 500
+    assert "log" in answer.json()["error"]["message"]
+    assert str(tmp_path) not in answer.text
+    assert str(tmp_path) in caplog.text

@@ -3,6 +3,7 @@ import pytest
 from support.front_door import is_openai_error, open_front_door
 
 from ondol.engine.messages import StoredWeights, WeightsReport
+from ondol.model_manager.model_status import ModelStatus
 
 pytestmark = pytest.mark.anyio
 
@@ -60,3 +61,9 @@ async def test_info_needs_a_key_where_keys_are_set(model):
     assert (await door.client().get("/models/info?model=tiny")).status_code == 401
     with_key = door.client(authorization="Bearer secret")
     assert (await with_key.get("/models/info?model=tiny")).status_code == 200
+
+
+async def test_info_of_a_model_that_is_not_loaded_says_so(door):
+    door.manager.publish(ModelStatus("small", "unloaded"))
+    answer = await door.client().get("/models/info", params={"model": "small"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "model_not_loaded")

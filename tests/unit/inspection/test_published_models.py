@@ -30,10 +30,11 @@ PUBLISHED = {
     "qwen2-7b-instruct": (7_615_616_512, 56 * 1024, 32768),
     "qwen1.5-7b-chat": (7_721_324_544, 512 * 1024, 32768),
     "qwen1.5-moe-a2.7b": (14_315_784_192, 192 * 1024, 8192),
+    "qwen1.5-moe-a2.7b-chat": (14_315_784_192, 192 * 1024, 32768),
     "qwen1.5-moe-a2.7b-chat-gptq-int4": (14_315_784_192, 192 * 1024, 32768),
     "mistral-7b-v0.1": (7_241_732_096, 128 * 1024, 32768),
 }
-SPARSE = ("qwen1.5-moe-a2.7b", "qwen1.5-moe-a2.7b-chat-gptq-int4")
+SPARSE = ("qwen1.5-moe-a2.7b", "qwen1.5-moe-a2.7b-chat", "qwen1.5-moe-a2.7b-chat-gptq-int4")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -41,6 +41,15 @@ def test_revoking_the_last_key_does_not_open_the_door(store):
     assert ring.is_required
 
 
+def test_losing_the_file_does_not_open_the_door(store, tmp_path):
+    ring = KeyRing((), store)
+    key = store.create("a", KeyLimits())
+    assert ring.is_required
+    (tmp_path / "home" / KEYS_FILE).unlink()
+    assert ring.is_required
+    assert ring.find(key.encode()) is None
+
+
 def test_keys_of_the_settings_open_beside_those_of_the_store(store):
     ring = KeyRing(("첫째", "second"), store)
     assert ring.is_required
