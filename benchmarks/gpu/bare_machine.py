@@ -69,7 +69,7 @@ class _StructMeta(type):
         cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: object
     ) -> "_StructMeta":
         for field, default in namespace.items():
-            if field in namespace.get("__annotations__", {}) and isinstance(default, list):
+            if isinstance(default, list):
                 namespace[field] = dataclasses.field(default_factory=list)
         made = super().__new__(cls, name, bases, namespace)
         kw_only = bool(options.get("kw_only", False))

@@ -63,9 +63,7 @@ def _measure_kind(
         max_model_len=max(longest, plan.num_prompt_tokens + BLOCK_SIZE),
         max_num_seqs=max(plan.batches),
     )
-    engine = RandomEngine(shape, kind, machine.dtype, machine.device, size)
-    for note in engine.notes:
-        recorder.figure("note", **engine.describe(), text=note)
+    engine = RandomEngine(shape, kind, machine, size)
     first_token = _first_token(engine, plan, machine.rates)
     recorder.figure("first token", **engine.describe(), **first_token)
     for batch in plan.batches:

@@ -49,7 +49,7 @@ def _measure_kind(
     num_seqs = plan.num_requests + plan.num_neighbours
     num_tokens = (num_seqs + plan.num_requests) * (longest + BLOCK_SIZE)
     size = EngineSize(num_tokens, longest, num_seqs, enable_prefix_caching=True)
-    engine = RandomEngine(shape, kind, machine.dtype, machine.device, size)
+    engine = RandomEngine(shape, kind, machine, size)
     prompts = [engine.random_ids(plan.num_prompt_tokens) for _ in range(plan.num_requests)]
     batched = _answers(engine, prompts, plan, num_neighbours=plan.num_neighbours)
     # The prompts' blocks are in the prefix cache now.
@@ -57,7 +57,7 @@ def _measure_kind(
     description = engine.describe()
     del engine
     machine.free_memory()
-    fresh = RandomEngine(shape, kind, machine.dtype, machine.device, size)
+    fresh = RandomEngine(shape, kind, machine, size)
     alone = [_answers(fresh, [prompt], plan, num_neighbours=0)[0] for prompt in prompts]
     recorder.figure(
         "invariance",

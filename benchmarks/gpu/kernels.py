@@ -14,7 +14,7 @@ from support.kernel_cases import all_cases
 from benchmarks.gpu.machine import Machine
 from benchmarks.gpu.record import Recorder
 from benchmarks.gpu.timing import median_s
-from ondol.kernels.backend import REFERENCE, Kernels, choose_kernels
+from ondol.kernels.backend import REFERENCE, Kernels
 from ondol.kernels.quantized import QuantizedMatrix
 
 NUM_TRIES = 10
@@ -22,13 +22,10 @@ NUM_TRIES = 10
 
 def measure_kernels(recorder: Recorder, machine: Machine, operator: str, *, is_smoke: bool) -> None:
     """All cases of one operator; short ones alone with `is_smoke`."""
-    kernels, notes = choose_kernels(machine.device)
-    for note in notes:
-        recorder.figure("note", text=note)
     for case in all_cases():
         if case.operator != operator or (is_smoke and case.is_long):
             continue
-        recorder.attempt(str(case), partial(_check, recorder, machine, kernels, case))
+        recorder.attempt(str(case), partial(_check, recorder, machine, case))
         if case.is_long:
             machine.free_memory()
 
@@ -38,20 +35,21 @@ def operators() -> list[str]:
     return list(dict.fromkeys(case.operator for case in all_cases()))
 
 
-def _check(recorder: Recorder, machine: Machine, kernels: Kernels, case: KernelCase) -> None:
-    error = case.error(kernels, machine.device, machine.dtype)
+def _check(recorder: Recorder, machine: Machine, case: KernelCase) -> None:
+    error = case.error(machine.kernels, machine.device, machine.dtype)
     limit = tolerance(machine.device, machine.dtype)
     if not error <= limit:
         recorder.fail(str(case), f"relative error {error:.3g} is over {limit:.3g}")
         return
     figures: dict[str, Any] = {"relative_error": error}
     if case.is_long:
-        figures |= _times(machine, kernels, case)
-    recorder.figure("kernel", case=str(case), kernels=kernels.name, **figures)
+        figures |= _times(machine, case)
+    recorder.figure("kernel", case=str(case), kernels=machine.kernels.name, **figures)
 
 
-def _times(machine: Machine, kernels: Kernels, case: KernelCase) -> dict[str, float]:
+def _times(machine: Machine, case: KernelCase) -> dict[str, float]:
     """Microseconds of the kernels and of the reference, and the bandwidth over the arguments' bytes."""
+    kernels = machine.kernels
     arguments = case.arguments(kernels, machine.device, machine.dtype)
 
     def call(used: Kernels) -> None:

@@ -4,6 +4,7 @@ Knows torch's device functions, nothing about models.
 """
 
 import gc
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,10 @@ import torch
 
 from benchmarks.gpu.ceilings import DeviceRates
 from benchmarks.gpu.timing import measure_rates
+from ondol.kernels.backend import REFERENCE, Kernels, choose_kernels
+
+# What the engine would choose, the torch reference, or Triton unasked whether it works.
+KERNEL_CHOICES = ("auto", "torch", "triton")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,22 +25,31 @@ class Machine:
     Attributes:
         dtype: of hidden states: bf16 on a GPU, float32 on a CPU.
         rates: measured in this process.
+        kernels: what the engine computes with.
+        notes: why these are not the fast ones, if so.
     """
 
     device: torch.device
     dtype: torch.dtype
     rates: DeviceRates
+    kernels: Kernels
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def find(cls, *, is_smoke: bool) -> "Machine":
-        """The first GPU; with `is_smoke` the CPU. Raises SystemExit without a GPU."""
+    def find(cls, kernels: str, *, is_smoke: bool) -> "Machine":
+        """The first GPU; with `is_smoke` the CPU. Raises SystemExit without a GPU.
+
+        Args:
+            kernels: one of KERNEL_CHOICES.
+            is_smoke: take the CPU.
+        """
         if is_smoke:
             device = torch.device("cpu")
-            return cls(device, torch.float32, measure_rates(device))
+            return cls(device, torch.float32, measure_rates(device), *_choose(device, kernels))
         if not torch.cuda.is_available():
             raise SystemExit("torch finds no CUDA device; --smoke runs tiny sizes on the CPU")
         device = torch.device("cuda", 0)
-        return cls(device, torch.bfloat16, measure_rates(device))
+        return cls(device, torch.bfloat16, measure_rates(device), *_choose(device, kernels))
 
     def free_memory(self) -> None:
         """Give back what nobody refers to any more; a CPU's memory needs no help."""
@@ -70,3 +84,12 @@ class Machine:
 def peak_bytes(device: torch.device) -> int | None:
     """Most memory that tensors took since the last reset; None on a CPU, where torch does not count."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def _choose(device: torch.device, asked: str) -> tuple[Kernels, tuple[str, ...]]:
+    if asked == "auto":
+        return choose_kernels(device)
+    if asked == "torch":
+        return REFERENCE, ()
+    # On a CPU only its interpreter runs, where TRITON_INTERPRET=1 is set.
+    return importlib.import_module("ondol.kernels.triton.backend").TRITON, ()

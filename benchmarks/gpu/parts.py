@@ -73,5 +73,9 @@ def _kernels(operator: str, *, is_smoke: bool) -> Part:
 
 
 def _environment(recorder: Recorder, machine: Machine, origin: Mapping[str, object]) -> None:
-    dtype = str(machine.dtype).removeprefix("torch.")
-    recorder.figure("environment", **{**provenance(PACKAGES), **machine.describe(), "dtype": dtype, **origin})
+    engine = {
+        "dtype": str(machine.dtype).removeprefix("torch."),
+        "kernels": machine.kernels.name,
+        "notes": machine.notes,
+    }
+    recorder.figure("environment", **{**provenance(PACKAGES), **machine.describe(), **engine, **origin})

@@ -11,6 +11,7 @@ from itertools import count
 import torch
 from torch import nn
 
+from benchmarks.gpu.machine import Machine
 from benchmarks.gpu.random_model import build_random
 from benchmarks.gpu.shapes import ModelShape
 from ondol.engine.block_manager import BlockManager
@@ -21,7 +22,6 @@ from ondol.engine.model_runner import ModelRunner
 from ondol.engine.sampler import Sampler
 from ondol.engine.sampling_params import SamplingParams
 from ondol.engine.scheduler import Scheduler
-from ondol.kernels.backend import choose_kernels
 from ondol.modeling.decoder import Decoder, SparseFeedForward
 from ondol.modeling.loading import Model
 
@@ -50,17 +50,14 @@ class RandomEngine:
 
     Args:
         shape, kind: the model and how its weights are stored.
-        dtype: of hidden states, keys and values.
-        device: where it runs.
+        machine: where it runs.
         size: the engine's bounds.
     """
 
-    def __init__(
-        self, shape: ModelShape, kind: str, dtype: torch.dtype, device: torch.device, size: EngineSize
-    ) -> None:
+    def __init__(self, shape: ModelShape, kind: str, machine: Machine, size: EngineSize) -> None:
         self.shape, self.kind = shape, kind
-        self.device, self.dtype = device, dtype
-        kernels, self.notes = choose_kernels(device)
+        self.device, self.dtype = device, dtype = machine.device, machine.dtype
+        kernels = machine.kernels
         self.kernels_name = kernels.name
         self.model = build_random(shape, kind, dtype, device, kernels)
         self.weights_bytes = sum(parameter.nbytes for parameter in self.model.parameters())

@@ -23,7 +23,7 @@ from benchmarks.gpu.bare_machine import prepare  # noqa: E402 - the path has to 
 
 STAND_INS = prepare()
 
-from benchmarks.gpu.machine import Machine  # noqa: E402
+from benchmarks.gpu.machine import KERNEL_CHOICES, Machine  # noqa: E402
 from benchmarks.gpu.parts import Part, all_parts  # noqa: E402
 from benchmarks.gpu.record import PART_LIMIT_S, Recorder, read_run  # noqa: E402
 from benchmarks.gpu.summary import summarize, table  # noqa: E402
@@ -47,12 +47,12 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     options.out.parent.mkdir(parents=True, exist_ok=True)
     if options.run is not None:
-        _measure(chosen, options.out, options.run, is_smoke=options.smoke)
+        _measure(chosen, options, options.run)
         return 0
     run_id = datetime.now(UTC).isoformat(timespec="seconds")
     if options.smoke:
         # One process: what is proven is that everything runs, not that it is apart.
-        _measure(chosen, options.out, run_id, is_smoke=True)
+        _measure(chosen, options, run_id)
     else:
         for part in chosen:
             _run_apart(part, options, run_id)
@@ -72,6 +72,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=default, metavar="FILE", help="appended to (%(default)s)")
     parser.add_argument("--list", action="store_true", help="print the parts' names and end")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes on the CPU")
+    parser.add_argument("--kernels", choices=KERNEL_CHOICES, default="auto", help="(%(default)s)")
     parser.add_argument("--commit", metavar="ID", help="to record where the checkout came without git")
     parser.add_argument("--run", help=argparse.SUPPRESS)  # set where a part's process is started
     return parser.parse_args(arguments)
@@ -81,10 +82,10 @@ def _is_asked(part: Part, names: Sequence[str]) -> bool:
     return any(part.name == name or part.name.startswith(f"{name}:") for name in names)
 
 
-def _measure(parts: Sequence[Part], out: Path, run_id: str, *, is_smoke: bool) -> None:
-    machine = Machine.find(is_smoke=is_smoke)
+def _measure(parts: Sequence[Part], options: argparse.Namespace, run_id: str) -> None:
+    machine = Machine.find(options.kernels, is_smoke=options.smoke)
     for part in parts:
-        part.measure(Recorder(out, run_id, part.name), machine)
+        part.measure(Recorder(options.out, run_id, part.name), machine)
         machine.free_memory()
 
 
@@ -93,7 +94,7 @@ def _run_apart(part: Part, options: argparse.Namespace, run_id: str) -> None:
     recorder = Recorder(options.out, run_id, part.name)
     started = time.monotonic()
     command = [sys.executable, str(Path(__file__).resolve()), "--run", run_id, "--only", part.name]
-    command += ["--out", str(options.out)]
+    command += ["--out", str(options.out), "--kernels", options.kernels]
     if options.commit is not None:
         command += ["--commit", options.commit]
     try:

@@ -52,7 +52,7 @@ def _measure_kind(
     machine.reset_peak()
     request_tokens = plan.num_in + plan.num_out
     size = EngineSize(plan.max_num_seqs * (request_tokens + BLOCK_SIZE), request_tokens, plan.max_num_seqs)
-    engine = RandomEngine(shape, kind, machine.dtype, machine.device, size)
+    engine = RandomEngine(shape, kind, machine, size)
     figures = _window(engine, plan)
     ceiling = request_rate(
         shape.config,

@@ -1,6 +1,9 @@
+import json
+
 import pytest
 
 from benchmarks.gpu import run
+from benchmarks.gpu.record import Recorder, read_run
 
 
 def test_a_family_names_all_its_parts(capsys):
@@ -29,3 +32,37 @@ def test_without_a_gpu_the_run_says_how_to_try_it_all_the_same(monkeypatch, tmp_
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(SystemExit, match="--smoke"):
         run.main(["--run", "x", "--only", "environment", "--out", str(tmp_path / "figures.jsonl")])
+
+
+def test_a_part_whose_process_fails_is_recorded_and_summed_up(capfd, monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    file = tmp_path / "figures.jsonl"
+    assert run.main(["--only", "environment", "--out", str(file), "--commit", "abc"]) == 1
+    printed = capfd.readouterr()
+    assert "--smoke" in printed.err
+    summary = json.loads(printed.out.splitlines()[-1])
+    assert summary["failed"] == ["environment"]
+    assert [json.loads(line)["figure"] for line in file.read_text().splitlines()] == ["failed", "part"]
+
+
+def test_a_part_that_takes_too_long_is_ended(capfd, monkeypatch, tmp_path):
+    monkeypatch.setattr(run, "PART_LIMIT_S", 0.01)
+    file = tmp_path / "figures.jsonl"
+    assert run.main(["--only", "decode:Qwen2-7B", "--out", str(file)]) == 1
+    (line,) = [json.loads(line) for line in file.read_text().splitlines()]
+    assert line["figure"] == "failed"
+    assert line["reason"].startswith("ended after")
+
+
+def test_what_stops_one_measurement_is_recorded_and_the_next_begins(capsys, tmp_path):
+    file = tmp_path / "figures.jsonl"
+    recorder = Recorder(file, "run", "part")
+    recorder.attempt("first", lambda: 1 / 0)
+    recorder.attempt("second", lambda: recorder.figure("kernel", value=1.0))
+    with file.open("a") as lines:
+        lines.write('{"run": "run", "cut off')
+    failed, measured = read_run(file, "run")
+    assert (failed["what"], failed["reason"]) == ("first", "ZeroDivisionError: division by zero")
+    assert measured["value"] == 1.0
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert read_run(file, "another run") == []
