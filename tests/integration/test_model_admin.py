@@ -42,7 +42,8 @@ def ondol(daemon) -> Callable[..., int]:
 def statuses(daemon: Daemon) -> dict[str, str]:
     answer = daemon.get("models")
     assert answer.status_code == 200
-    return {entry["id"]: entry["status"]["value"] for entry in answer.json()["data"]}
+    here = [entry for entry in answer.json()["data"] if entry["in_cache"]]
+    return {entry["id"]: entry["status"]["value"] for entry in here}
 
 
 def post(daemon: Daemon, path: str, **body: object) -> httpx.Response:
