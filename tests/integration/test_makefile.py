@@ -67,6 +67,12 @@ class Checkout:
         return lines
 
 
+FAST_TESTS = (
+    "-m pytest -n 2 --dist loadfile -m not slow",
+    "-m pytest tests/interpreted -m not slow",
+)
+
+
 @pytest.fixture
 def checkout(tmp_path):
     return Checkout(tmp_path)
@@ -85,7 +91,7 @@ def test_serve_sets_up_once_and_only_serves_afterwards(checkout):
 
 def test_the_set_up_for_tests_also_serves(checkout):
     assert checkout.make("test").returncode == 0
-    assert checkout.take_calls() == ["-m venv --clear .venv", f"{INSTALL} .[dev]", "-m pytest -m not slow"]
+    assert checkout.take_calls() == ["-m venv --clear .venv", f"{INSTALL} .[dev]", *FAST_TESTS]
     checkout.make("serve")
     assert not any("pip" in call for call in checkout.take_calls())
 
@@ -94,7 +100,7 @@ def test_tests_add_to_the_set_up_for_serving(checkout):
     checkout.make("serve")
     checkout.take_calls()
     checkout.make("test")
-    assert checkout.take_calls() == [f"{INSTALL} .[dev]", "-m pytest -m not slow"]
+    assert checkout.take_calls() == [f"{INSTALL} .[dev]", *FAST_TESTS]
 
 
 def test_changed_requirements_are_installed_into_the_same_environment(checkout):
