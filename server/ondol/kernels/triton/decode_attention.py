@@ -76,7 +76,9 @@ def _workspace(decodes: DecodeRows, num_heads: int, num_splits: int, head_dim: i
     )
 
 
-@triton.jit
+# Not specialized: what grows with the contexts. Triton would compile anew, in the middle of an answer, for
+# values that are 1 or a multiple of 16.
+@triton.jit(do_not_specialize=("table_stride", "num_splits"))
 def _split_kernel(
     query: tl.tensor,
     keys: tl.tensor,
@@ -128,7 +130,7 @@ def _split_kernel(
         tl.store(weighted_values + part[:, None] * HEAD_DIM + column[None, :], weighted, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("num_splits",))
 def _merge_kernel(
     sums: tl.tensor,
     weighted_values: tl.tensor,
