@@ -120,16 +120,16 @@ def test_bfloat16_experts_lose_no_more_than_their_rounding():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_rows", [1, 16, 64])
-def test_a_layer_of_many_experts_agrees_with_the_reference(num_rows):
-    """Sixty experts, thousands of programs: half a minute and more in the interpreter."""
+@pytest.mark.parametrize("num_rows", [1, 16])
+def test_a_layer_of_sixty_experts_agrees_with_the_reference(num_rows):
+    """Tens of seconds: hundreds of programs."""
     shape = {"kind": "nf4", "group_size": 64}
-    gate_up = [random_matrix(part_rows=(96, 96), num_in=192, num_experts=60, **shape)]
-    down = random_matrix(part_rows=(192,), num_in=96, num_experts=60, **{**shape, "group_size": 32})
-    hidden, weights, experts = _routed(num_rows, 60, top_k=4, width=192)
+    gate_up = [random_matrix(part_rows=(WIDTH, WIDTH), num_in=HIDDEN, num_experts=60, **shape)]
+    down = random_matrix(part_rows=(HIDDEN,), num_in=WIDTH, num_experts=60, **shape)
+    hidden, weights, experts = _routed(num_rows, 60, top_k=4)
     output = quantized_mixture_of_experts(hidden, weights, experts, gate_up, down)
     expected = quantized.quantized_mixture_of_experts(hidden, weights, experts, gate_up, down)
-    torch.testing.assert_close(output, expected, atol=1e-4 * float(expected.abs().max()), rtol=1e-4)
+    torch.testing.assert_close(output, expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-4)
 
 
 def _assert_agrees(gate_up, num_rows, shape):
@@ -140,9 +140,9 @@ def _assert_agrees(gate_up, num_rows, shape):
     torch.testing.assert_close(output, expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-4)
 
 
-def _routed(num_rows, num_experts, top_k=2, width=HIDDEN):
+def _routed(num_rows, num_experts, top_k=2):
     weights = torch.rand(num_rows, top_k)
-    return torch.randn(num_rows, width), weights, _random_experts(num_rows, num_experts, top_k)
+    return torch.randn(num_rows, HIDDEN), weights, _random_experts(num_rows, num_experts, top_k)
 
 
 def _random_experts(num_rows, num_experts, top_k):

@@ -109,11 +109,11 @@ def test_matrices_that_fit_no_block_are_multiplied_all_the_same(num_in, group_si
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
-def test_long_matrices_agree_with_the_reference(name):
-    """Thousands of programs, a second or more each format in the interpreter."""
-    shape = {**FORMATS[name], "num_in": 4096 + FORMATS[name]["num_in"] % 128}
-    matrix = random_matrix(part_rows=(320, 33, 33), **shape)
-    for num_rows in (1, 33, 64):
+def test_long_rows_agree_with_the_reference(name):
+    """Tens of seconds: many turns along K, each interpreted."""
+    shape = {**FORMATS[name], "num_in": 2048 + FORMATS[name]["num_in"] % 128}
+    matrix = random_matrix(part_rows=(17, 8, 9), **shape)
+    for num_rows in (1, 33):
         hidden = torch.randn(num_rows, matrix.num_in)
         _assert_near(quantized_linear(hidden, matrix, None), hidden, matrix, None)
 
