@@ -10,7 +10,7 @@ MODEL ?= starter
 HOST ?=
 PORT ?=
 ARGS ?=
-# Test processes side by side. A file's tests stay in one, where they share daemons.
+# Test processes side by side. A file's tests stay in one, where they share daemons; the long files come first.
 WORKERS ?= 2
 
 VENV := .venv
@@ -50,7 +50,7 @@ endif
 	@exec $(ONDOL) serve $(if $(MODEL),'$(MODEL)') $(if $(HOST),--host '$(HOST)') $(if $(PORT),--port '$(PORT)') $(ARGS)
 
 test: $(TEST_STAMP) node-setup
-	$(VENV_PYTHON) -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
+	$(VENV_PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 	$(INTERPRETED) -m "not slow"
 
 test-slow: $(TEST_STAMP) node-setup

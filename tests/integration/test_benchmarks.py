@@ -56,6 +56,7 @@ def test_serving_is_the_bench_command():
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow  # an engine for each method, one after the other
 def test_quantization_methods_are_measured(model_folder):
     save_byte_level_tokenizer(model_folder)
     done = run_script(

@@ -60,4 +60,4 @@ def test_a_signal_while_the_model_comes_ends_everything_at_once(daemon, which, e
     daemon.send_signal(which)
     assert daemon.end(LEAVE_TIMEOUT_S) == (expected_code, "")
     assert has_ended(fetching)
-    assert not any("Traceback" in line for line in daemon.seen), daemon.seen
+    assert not any("Traceback" in line for line in daemon.seen), "\n".join(daemon.seen)

@@ -68,7 +68,7 @@ class Checkout:
 
 
 FAST_TESTS = (
-    "-m pytest -n 2 --dist loadfile -m not slow",
+    "-m pytest -n 2 --dist loadfile --no-loadscope-reorder -m not slow",
     "-m pytest tests/interpreted -m not slow",
 )
 

@@ -27,10 +27,11 @@ def main() -> int:
     """Entry point of the process; its exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
     home, action, model = sys.argv[1:]
     progress = Progress(on_bytes=BytesReport())
     try:
+        # Its first act may be to interrupt this thread.
+        threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
         (pull if action == "pull" else resolve)(model, Path(home), progress)
     except OndolError as error:
         _say(FetchFailed(type(error).__name__, str(error), vars(error)))
