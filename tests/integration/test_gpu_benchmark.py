@@ -29,6 +29,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 MISSING = ("msgspec", "llguidance", "pydantic", "pydantic_settings", "fastapi", "starlette", "bitsandbytes")
 
 
+pytestmark = pytest.mark.slow  # they begin with a whole run of the benchmark
+
+
 def run_bare(*arguments):
     program = BARE.format(missing=set(MISSING), argv=[str(SCRIPT), *arguments])
     return subprocess.run(
