@@ -38,6 +38,10 @@ class Inputs:
         """Between 0 and 1."""
         return self.put(torch.rand(shape))
 
+    def ranks(self, *shape: int) -> Tensor:
+        """Eighths in random order, no two of a row alike: between equals a top k may choose freely."""
+        return self.put(torch.rand(shape).argsort(dim=-1) / 8)
+
     def put(self, tensor: Tensor) -> Tensor:
         """A tensor where it is needed, rounded if it holds floating-point values."""
         if not tensor.is_floating_point():

@@ -75,7 +75,7 @@ def _feed_forward() -> Iterator[KernelCase]:
         yield KernelCase(
             "route",
             f"{num_rows}-rows" + "-normalized" * normalize,
-            lambda inputs, n=num_rows, norm=normalize: (inputs.normal(n, 60), 4, norm),
+            lambda inputs, n=num_rows, norm=normalize: (inputs.ranks(n, 60), 4, norm),
         )
 
 

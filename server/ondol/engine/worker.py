@@ -16,7 +16,7 @@ from ondol.engine.channel import Channel
 from ondol.engine.core import EngineCore
 from ondol.engine.grammar_compiler import GrammarCompiler, GrammarQueue
 from ondol.engine.host_memory import return_freed_memory
-from ondol.engine.kv_cache import KVRequest, KVShape, allocate, available_bytes, plan_kv_cache
+from ondol.engine.kv_cache import KVPlan, KVRequest, KVShape, allocate, available_bytes, plan_kv_cache
 from ondol.engine.load_plan import plan_load
 from ondol.engine.messages import (
     AbortRequest,
@@ -91,50 +91,25 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
         assert isinstance(proceed, Proceed), "a plan is answered before anything else is asked"
         config = msgspec.structs.replace(config, kv_cache_bytes=proceed.kv_cache_bytes)
     kernels, kernel_notes = choose_kernels(device)
-    weights = load_model(
-        Path(config.model_path),
-        device,
-        config.dtype,
-        on_load=on_load,
-        on_progress=Progress(channel),
-        kernels=kernels,
-    )
+    folder, progress = Path(config.model_path), Progress(channel)
+    weights = load_model(folder, device, config.dtype, on_load=on_load, on_progress=progress, kernels=kernels)
     return_freed_memory()
     shape = KVShape(weights.num_layers, weights.num_kv_heads, weights.head_dim)
     asked = KVRequest(config.kv_cache_bytes, config.max_model_len, config.max_num_seqs, config.block_size)
     plan = plan_kv_cache(asked, shape, weights.dtype, weights.context_length, available_bytes(device))
     weights.model.prepare(plan.max_model_len)
-    vocab_size = weights.vocab_size
-    runner = ModelRunner(
-        weights.model,
-        allocate(plan, shape, weights.dtype, device),
-        Sampler.build(vocab_size, device),
-        device,
-        kernels,
-    )
-    block_manager = BlockManager(plan.num_blocks, plan.block_size, config.enable_prefix_caching)
+    cache = allocate(plan, shape, weights.dtype, device)
+    sampler = Sampler.build(weights.vocab_size, device)
+    runner = ModelRunner(weights.model, cache, sampler, device, kernels)
     token_budget = config.max_num_batched_tokens or choose_token_budget(
         runner, device, plan.num_blocks, plan.block_size, config.max_num_seqs
     )
-    scheduler = Scheduler(
-        block_manager, config.max_num_seqs, token_budget, max(1, PROMPT_LOGITS_BYTES // (4 * vocab_size))
-    )
-    end_token_ids = frozenset(config.end_token_ids)
-    compiler = GrammarCompiler(Path(config.model_path), vocab_size, end_token_ids)
-    core = EngineCore(
-        runner,
-        scheduler,
-        block_manager,
-        end_token_ids,
-        plan.max_model_len,
-        vocab_size,
-        GrammarQueue(compiler.compile),
-    )
+    core = _build_core(config, runner, plan, weights.vocab_size, token_budget)
     ready = EngineReady(
         device=device.type,
         dtype=str(weights.dtype).removeprefix("torch."),
         max_model_len=plan.max_model_len,
-        vocab_size=vocab_size,
+        vocab_size=weights.vocab_size,
         max_num_batched_tokens=token_budget,
         block_size=plan.block_size,
         num_blocks=plan.num_blocks,
@@ -145,6 +120,26 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
         notes=(*choice_notes, *kernel_notes, *weights.notes, *plan.notes),
     )
     return core, ready
+
+
+def _build_core(
+    config: EngineConfig, runner: ModelRunner, plan: KVPlan, vocab_size: int, token_budget: int
+) -> EngineCore:
+    """The scheduler, its blocks and the grammars round a model that is ready to run."""
+    block_manager = BlockManager(plan.num_blocks, plan.block_size, config.enable_prefix_caching)
+    max_prompt_logits = max(1, PROMPT_LOGITS_BYTES // (torch.float32.itemsize * vocab_size))
+    scheduler = Scheduler(block_manager, config.max_num_seqs, token_budget, max_prompt_logits)
+    end_token_ids = frozenset(config.end_token_ids)
+    compiler = GrammarCompiler(Path(config.model_path), vocab_size, end_token_ids)
+    return EngineCore(
+        runner,
+        scheduler,
+        block_manager,
+        end_token_ids,
+        plan.max_model_len,
+        vocab_size,
+        GrammarQueue(compiler.compile),
+    )
 
 
 def serve(core: EngineCore, channel: Channel) -> None:
