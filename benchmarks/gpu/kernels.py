@@ -15,6 +15,7 @@ from benchmarks.gpu.machine import Machine
 from benchmarks.gpu.record import Recorder
 from benchmarks.gpu.timing import median_s
 from ondol.kernels.backend import REFERENCE, Kernels
+from ondol.kernels.kv_layer import KVLayer
 from ondol.kernels.quantized import QuantizedMatrix
 
 NUM_TRIES = 10
@@ -69,6 +70,8 @@ def _num_bytes(arguments: object) -> int:
         return arguments.nbytes
     if isinstance(arguments, QuantizedMatrix):
         return arguments.num_bytes
+    if isinstance(arguments, KVLayer):
+        return sum(tensor.nbytes for tensor in arguments.tensors())
     if isinstance(arguments, list | tuple):
         return sum(_num_bytes(argument) for argument in arguments)
     return 0

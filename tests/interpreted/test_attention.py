@@ -62,7 +62,7 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(num_rows):
     # The same request, in another place of a batch that is laid out otherwise.
     slots = crowd.metadata.decodes.block_tables[-1, :19].long()
     own = alone.metadata.decodes.block_tables[0, :19].long()
-    crowd.keys[slots], crowd.values[slots] = alone.keys[own], alone.values[own]
+    crowd.copy_blocks(slots, alone, own)
     row = crowd.metadata.decodes.rows[-1]
     crowd.query[row] = alone.query[0]
     assert torch.equal(crowd.attend(TRITON)[row], alone.attend(TRITON)[0])
@@ -73,8 +73,7 @@ def test_a_chunk_attends_as_the_whole_prompt_does():
     expected = whole.attend(TRITON)
     chunk = RaggedBatch(prefills=[(30, 70)], heads=(2, 1), head_dim=16)
     table = chunk.metadata.prefills[0].block_ids
-    chunk.keys[table] = whole.keys[whole.metadata.prefills[0].block_ids]
-    chunk.values[table] = whole.values[whole.metadata.prefills[0].block_ids]
+    chunk.copy_blocks(table, whole, whole.metadata.prefills[0].block_ids)
     chunk.query = whole.query[30:].contiguous()
     assert torch.equal(chunk.attend(TRITON), expected[30:])
 

@@ -17,8 +17,9 @@ def cache_full_of_nan(monkeypatch):
 
     def allocate_poisoned(*arguments):
         cache = kv_cache.allocate(*arguments)
-        for layer in (*cache.keys, *cache.values):
-            layer.fill_(float("nan"))
+        for layer in cache.layers:
+            for tensor in layer.tensors():
+                tensor.fill_(float("nan"))
         return cache
 
     monkeypatch.setattr("support.engine.allocate", allocate_poisoned)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ondol.kernels.backend import REFERENCE
+from ondol.kernels.kv_layer import KVLayer
 from ondol.kernels.triton.backend import TRITON
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -55,9 +56,9 @@ def test_rotation_and_kv_write_equal_the_reference(heads, head_dim, dtype):
     slots = torch.randperm(3 * block_size)[:num_rows]
     found = []
     for kernels in (TRITON, REFERENCE):
-        keys, values = torch.full((2, 3, block_size, heads[1], head_dim), 7.0).to(dtype)
-        query = kernels.rotate_and_write_kv(states, rotary, keys, values, slots)
-        found.append((query, keys, values))
+        layer = KVLayer(*torch.full((2, 3, block_size, heads[1], head_dim), 7.0).to(dtype))
+        query = kernels.rotate_and_write_kv(states, rotary, layer, slots)
+        found.append((query, layer.keys, layer.values))
     for ours, expected in zip(*found, strict=True):
         assert_near(ours, expected)
     assert torch.equal(found[0][2], found[1][2]), "values are copied as they are"
@@ -70,7 +71,7 @@ def test_values_that_are_not_finite_stay_in_their_own_place():
     states[0, 3, 0] = float("inf")
     rotary = (torch.ones(2, 1, 8), torch.zeros(2, 1, 8))
     keys, values = torch.zeros(2, 1, 4, 1, 8)
-    query = TRITON.rotate_and_write_kv(states, rotary, keys, values, torch.tensor([2, 0]))
+    query = TRITON.rotate_and_write_kv(states, rotary, KVLayer(keys, values), torch.tensor([2, 0]))
     assert torch.isfinite(query).all()
     assert torch.isfinite(keys).all()
     assert torch.isfinite(values).sum() == values.numel() - 1

@@ -5,13 +5,14 @@ drawn on the CPU by a fixed seed, so that a case is the same everywhere.
 """
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ondol.kernels.backend import REFERENCE, Kernels
+from ondol.kernels.kv_layer import KVLayer
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,16 @@ class KernelCase:
         with torch.inference_mode():
             given = getattr(kernels, self.operator)(*arguments)
         outputs: Sequence[object] = given if isinstance(given, tuple) else (given,)
-        tensors = [*outputs, *(arguments[index] for index in self.written)]
+        tensors = [*outputs, *(tensor for index in self.written for tensor in _written(arguments[index]))]
         assert all(isinstance(tensor, Tensor) for tensor in tensors)
         return tensors  # type: ignore[return-value]
+
+
+def _written(argument: object) -> Iterator[object]:
+    if isinstance(argument, KVLayer):
+        yield from argument.tensors()
+    else:
+        yield argument
 
 
 def tolerance(device: torch.device, dtype: torch.dtype) -> float:

@@ -13,6 +13,8 @@ from support.quantized_matrices import random_matrix
 from support.ragged_batches import RaggedBatch
 from torch import Tensor
 
+from ondol.kernels.kv_layer import KVLayer
+
 EPS = 1e-6
 BLOCK_SIZE = 16
 
@@ -86,7 +88,7 @@ def _rotary() -> Iterator[KernelCase]:
                 "rotate_and_write_kv",
                 f"{num_rows}-rows-{_name(heads)}",
                 lambda inputs, n=num_rows, h=heads: _rotary_arguments(inputs, n, h),
-                written=(2, 3),
+                written=(2,),
                 is_long=is_long,
             )
 
@@ -97,9 +99,9 @@ def _rotary_arguments(inputs: Inputs, num_rows: int, heads: tuple[int, int, int]
     angles = torch.outer(torch.arange(num_rows) + 100.0, torch.arange(head_dim // 2) + 1.0) / 50
     angles = torch.cat((angles, angles), dim=-1)[:, None, :]
     states = inputs.normal(num_rows, num_heads + 2 * num_kv_heads, head_dim)
-    keys, values = (inputs.normal(num_blocks, BLOCK_SIZE, num_kv_heads, head_dim) for _ in range(2))
+    layer = KVLayer(*(inputs.normal(num_blocks, BLOCK_SIZE, num_kv_heads, head_dim) for _ in range(2)))
     slots = torch.randperm(num_blocks * BLOCK_SIZE)[:num_rows]
-    return states, (inputs.put(angles.cos()), inputs.put(angles.sin())), keys, values, inputs.put(slots)
+    return states, (inputs.put(angles.cos()), inputs.put(angles.sin())), layer, inputs.put(slots)
 
 
 def _decodes() -> Iterator[KernelCase]:
@@ -144,8 +146,8 @@ def _attention(
             garbage=inputs.stale_value,
             device=inputs.device,
         )
-        tensors = (inputs.put(tensor) for tensor in (batch.query, batch.keys, batch.values))
-        return *tensors, batch.metadata, batch.scale, window
+        layer = KVLayer(*map(inputs.put, batch.layer.tensors()))
+        return inputs.put(batch.query), layer, batch.metadata, batch.scale, window
 
     return KernelCase("paged_attention", label, build, is_long=is_long)
 

@@ -2,6 +2,7 @@
 
 import torch
 
+from ondol.kernels.kv_layer import KVLayer
 from ondol.kernels.paged_attention import AttentionMetadata, DecodeRows, PrefillSpan
 
 
@@ -38,7 +39,7 @@ class RaggedBatch:
             positions = torch.arange(length)
             slots = table[positions // block_size] * block_size + positions % block_size
             cache.flatten(1, 2)[:, slots] = content
-        self.keys, self.values = cache.to(device, dtype)
+        self.layer = KVLayer(*cache.to(device, dtype))
         num_rows = len(decodes) + sum(rows for _, rows in prefills)
         self.query = torch.randn(num_rows, heads[0], head_dim, generator=generator).to(device, dtype)
         self.scale = head_dim**-0.5
@@ -53,7 +54,12 @@ class RaggedBatch:
     def attend(self, kernels, window=None):
         """[T, heads, head_dim]; lays the batch out anew, as every step does."""
         metadata = AttentionMetadata(self.metadata.slots, self.metadata.decodes, self.metadata.prefills)
-        return kernels.paged_attention(self.query, self.keys, self.values, metadata, self.scale, window)
+        return kernels.paged_attention(self.query, self.layer, metadata, self.scale, window)
+
+    def copy_blocks(self, blocks, other, other_blocks):
+        """Put what another batch's blocks hold into own blocks."""
+        for own, source in zip(self.layer.tensors(), other.layer.tensors(), strict=True):
+            own[blocks] = source[other_blocks]
 
 
 def _decode_rows(lengths, tables, first_row, device):

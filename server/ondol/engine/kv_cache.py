@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ondol.errors import DoesNotFit
+from ondol.kernels.kv_layer import KVLayer
 from ondol.kernels.paged_attention import PagedKVCache
 
 # What an engine without --kv-cache-memory takes: a share of the free memory, on a CPU at most 4 GiB,
@@ -119,15 +120,12 @@ def allocate(plan: KVPlan, shape: KVShape, dtype: torch.dtype, device: torch.dev
     """Allocate keys and values of every layer: [num_blocks, block_size, num_kv_heads, head_dim]."""
     dims = (plan.num_blocks, plan.block_size, shape.num_kv_heads, shape.head_dim)
 
-    def layer() -> torch.Tensor:
+    def part() -> torch.Tensor:
         # Not zeros: writing them would make the whole pool resident at once, and the model runner
         # clears what a step begins and does not fill.
         return torch.empty(dims, dtype=dtype, device=device)
 
-    return PagedKVCache(
-        keys=tuple(layer() for _ in range(shape.num_layers)),
-        values=tuple(layer() for _ in range(shape.num_layers)),
-    )
+    return PagedKVCache(tuple(KVLayer(part(), part()) for _ in range(shape.num_layers)))
 
 
 def _host_free_bytes() -> int:

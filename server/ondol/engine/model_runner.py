@@ -113,8 +113,8 @@ class ModelRunner:
         ]
         if begun:
             index = self._tensor(begun)
-            for layer in (*self._cache.keys, *self._cache.values):
-                layer.index_fill_(0, index, 0.0)
+            for layer in self._cache.layers:
+                layer.clear(index)
 
     def _build_metadata(self, batch: Batch) -> AttentionMetadata:
         block_size = self._cache.block_size

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ondol.kernels import operators, quantized
 from ondol.kernels import paged_attention as attention
+from ondol.kernels.kv_layer import KVLayer
 from ondol.kernels.paged_attention import AttentionMetadata
 from ondol.kernels.quantized import QuantizedMatrix
 
@@ -35,10 +36,10 @@ class Kernels:
     rms_norm: Callable[[Tensor, Tensor, float], Tensor] = operators.rms_norm
     add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]] = operators.add_rms_norm
     silu_mul: Callable[[Tensor], Tensor] = operators.silu_mul
-    rotate_and_write_kv: Callable[[Tensor, tuple[Tensor, Tensor], Tensor, Tensor, Tensor], Tensor] = (
+    rotate_and_write_kv: Callable[[Tensor, tuple[Tensor, Tensor], KVLayer, Tensor], Tensor] = (
         attention.rotate_and_write_kv
     )
-    paged_attention: Callable[[Tensor, Tensor, Tensor, AttentionMetadata, float, int | None], Tensor] = (
+    paged_attention: Callable[[Tensor, KVLayer, AttentionMetadata, float, int | None], Tensor] = (
         attention.paged_attention
     )
     route: Callable[[Tensor, int, bool], tuple[Tensor, Tensor]] = operators.route

@@ -17,24 +17,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ondol.kernels.kv_layer import KVLayer
 from ondol.kernels.operators import rotate
 
 
 @dataclass(frozen=True, slots=True)
 class PagedKVCache:
-    """Keys and values of every layer.
+    """Keys and values of every layer, in the order of the layers."""
 
-    Attributes:
-        keys, values: per layer, [num_blocks, block_size, num_kv_heads, head_dim].
-    """
-
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
+    layers: tuple[KVLayer, ...]
 
     @property
     def block_size(self) -> int:
         """Tokens per block."""
-        return int(self.keys[0].shape[1])
+        return self.layers[0].block_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,43 +100,30 @@ class DecodeGroup:
     context_lens: Tensor
 
 
-def write_kv(cache: Tensor, new: Tensor, slots: Tensor) -> None:
-    """Store rows into a layer's keys or values.
-
-    Args:
-        cache: [num_blocks, block_size, num_kv_heads, head_dim].
-        new: [T, num_kv_heads, head_dim].
-        slots: [T].
-    """
-    cache.flatten(0, 1).index_copy_(0, slots, new)
-
-
 def rotate_and_write_kv(
-    heads: Tensor, rotary: tuple[Tensor, Tensor], keys: Tensor, values: Tensor, slots: Tensor
+    heads: Tensor, rotary: tuple[Tensor, Tensor], layer: KVLayer, slots: Tensor
 ) -> Tensor:
     """Rotate queries and keys to their positions, and store keys and values.
 
     Args:
         heads: [T, num_heads + 2 * num_kv_heads, head_dim]: queries, keys, values.
         rotary: cos and sin, [T, 1, head_dim] each; see `operators.rotate`.
-        keys, values: one layer's cache.
+        layer: one layer's cache.
         slots: [T].
 
     Returns:
         The rotated queries, [T, num_heads, head_dim].
     """
-    num_kv_heads = keys.shape[2]
+    num_kv_heads = layer.num_kv_heads
     widths = [heads.shape[1] - 2 * num_kv_heads, num_kv_heads, num_kv_heads]
     query, key, value = torch.split(heads, widths, dim=1)
-    write_kv(keys, rotate(key, *rotary), slots)
-    write_kv(values, value, slots)
+    layer.write(rotate(key, *rotary), value, slots)
     return rotate(query, *rotary)
 
 
 def paged_attention(
     query: Tensor,
-    keys: Tensor,
-    values: Tensor,
+    layer: KVLayer,
     metadata: AttentionMetadata,
     scale: float,
     window: int | None,
@@ -149,7 +132,7 @@ def paged_attention(
 
     Args:
         query: [T, num_heads, head_dim]; heads of a group share a KV head (GQA).
-        keys, values: one layer's cache, already holding the batch's own rows.
+        layer: one layer's cache, already holding the batch's own rows.
         metadata: the batch's layout.
         scale: factor on the scores.
         window: sliding window in tokens, the row's own included; None is full attention.
@@ -158,12 +141,12 @@ def paged_attention(
         [T, num_heads, head_dim].
     """
     output = torch.empty_like(query)
-    for group, mask in _masked_groups(metadata, keys.shape[1], window):
-        output[group.rows] = _decode(query[group.rows], keys, values, group.block_tables, mask, scale)
+    for group, mask in _masked_groups(metadata, layer.block_size, window):
+        output[group.rows] = _decode(query[group.rows], layer, group.block_tables, mask, scale)
     for index, span in enumerate(metadata.prefills):
         rows = slice(span.first_row, span.first_row + span.num_rows)
         mask = metadata.once(("mask", index, window), partial(_prefill_mask, span, window))
-        output[rows] = _prefill(query[rows], keys, values, span, mask, scale)
+        output[rows] = _prefill(query[rows], layer, span, mask, scale)
     return output
 
 
@@ -218,26 +201,20 @@ def _prefill_mask(span: PrefillSpan, window: int | None) -> Tensor:
     return visible
 
 
-def _decode(
-    query: Tensor, keys: Tensor, values: Tensor, tables: Tensor, mask: Tensor, scale: float
-) -> Tensor:
+def _decode(query: Tensor, layer: KVLayer, tables: Tensor, mask: Tensor, scale: float) -> Tensor:
     num_rows, num_heads, head_dim = query.shape
-    num_kv_heads = keys.shape[2]
+    num_kv_heads = layer.num_kv_heads
     # [B, num_blocks, block_size, KV, D] -> [B, KV, L, D]; the heads of a group become query rows.
-    key = keys[tables].flatten(1, 2).transpose(1, 2)
-    value = values[tables].flatten(1, 2).transpose(1, 2)
+    key, value = (part.flatten(1, 2).transpose(1, 2) for part in layer.read(tables))
     grouped = query.view(num_rows, num_kv_heads, num_heads // num_kv_heads, head_dim)
     attended = F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale)
     return attended.reshape(num_rows, num_heads, head_dim)
 
 
-def _prefill(
-    query: Tensor, keys: Tensor, values: Tensor, span: PrefillSpan, mask: Tensor, scale: float
-) -> Tensor:
+def _prefill(query: Tensor, layer: KVLayer, span: PrefillSpan, mask: Tensor, scale: float) -> Tensor:
     num_rows, num_heads, head_dim = query.shape
-    group_size = num_heads // keys.shape[2]
-    key = keys[span.block_ids].flatten(0, 1)[: span.stop].transpose(0, 1)
-    value = values[span.block_ids].flatten(0, 1)[: span.stop].transpose(0, 1)
+    group_size = num_heads // layer.num_kv_heads
+    key, value = (part.flatten(0, 1)[: span.stop].transpose(0, 1) for part in layer.read(span.block_ids))
     # [n, H, D] -> [KV, group * n, D]: all heads of a group over the same keys, without copying them.
     grouped = query.transpose(0, 1).reshape(-1, group_size * num_rows, head_dim)
     attended = F.scaled_dot_product_attention(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ondol.kernels.kv_layer import KVLayer
 from ondol.kernels.paged_attention import AttentionMetadata, PagedKVCache
 from ondol.modeling.architecture import Architecture, LayerKind
 from ondol.modeling.kernel_module import KernelModule
@@ -46,14 +47,13 @@ class Attention(KernelModule):
         self,
         hidden: Tensor,
         rotary: tuple[Tensor, Tensor],
-        keys: Tensor,
-        values: Tensor,
+        kv_layer: KVLayer,
         metadata: AttentionMetadata,
     ) -> Tensor:
         """[T, H] -> [T, H]; stores the rows' keys and values on the way."""
         heads = self.qkv(hidden).view(hidden.shape[0], -1, self.head_dim)
-        query = self.kernels.rotate_and_write_kv(heads, rotary, keys, values, metadata.slots)
-        attended = self.kernels.paged_attention(query, keys, values, metadata, self.scale, self.window)
+        query = self.kernels.rotate_and_write_kv(heads, rotary, kv_layer, metadata.slots)
+        attended = self.kernels.paged_attention(query, kv_layer, metadata, self.scale, self.window)
         return self.output(attended.flatten(1))
 
 
@@ -133,8 +133,7 @@ class DecoderLayer(KernelModule):
         branch: Tensor | None,
         residual: Tensor,
         rotary: tuple[Tensor, Tensor],
-        keys: Tensor,
-        values: Tensor,
+        kv_layer: KVLayer,
         metadata: AttentionMetadata,
     ) -> tuple[Tensor, Tensor]:
         """Branch, None in the first layer, and residual, [T, H] each; the same of this layer."""
@@ -142,7 +141,7 @@ class DecoderLayer(KernelModule):
             normed = self.kernels.rms_norm(residual, self.input_norm.weight, self.eps)
         else:
             normed, residual = self.kernels.add_rms_norm(branch, residual, self.input_norm.weight, self.eps)
-        attended = self.attention(normed, rotary, keys, values, metadata)
+        attended = self.attention(normed, rotary, kv_layer, metadata)
         normed, residual = self.kernels.add_rms_norm(
             attended, residual, self.post_attention_norm.weight, self.eps
         )
@@ -205,8 +204,8 @@ class Decoder(KernelModule):
         """
         branch, residual = None, self.embedding(token_ids)
         rotary = self.rotary.at(positions)
-        for layer, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
-            branch, residual = layer(branch, residual, rotary, keys, values, metadata)
+        for layer, kv_layer in zip(self.layers, cache.layers, strict=True):
+            branch, residual = layer(branch, residual, rotary, kv_layer, metadata)
         assert branch is not None, "a model has layers"
         hidden, _ = self.kernels.add_rms_norm(
             branch[logit_rows], residual[logit_rows], self.norm.weight, self.arch.rms_norm_eps

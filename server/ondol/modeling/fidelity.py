@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ondol.kernels.kv_layer import KVLayer
 from ondol.kernels.paged_attention import AttentionMetadata, PagedKVCache, PrefillSpan
 from ondol.modeling.loading import LoadedWeights
 
@@ -64,8 +65,7 @@ def whole_prompt_logits(weights: LoadedWeights, token_ids: Sequence[int]) -> Ten
     shape = (num_blocks, BLOCK_SIZE, weights.num_kv_heads, weights.head_dim)
     layers = range(weights.num_layers)
     cache = PagedKVCache(
-        keys=tuple(torch.zeros(shape, dtype=weights.dtype, device=device) for _ in layers),
-        values=tuple(torch.zeros(shape, dtype=weights.dtype, device=device) for _ in layers),
+        tuple(KVLayer(*torch.zeros((2, *shape), dtype=weights.dtype, device=device)) for _ in layers)
     )
     positions = torch.arange(num_tokens, device=device)
     span = PrefillSpan(0, num_tokens, 0, torch.arange(num_blocks, device=device))

@@ -18,7 +18,7 @@ from transformers.modeling_utils import AttentionInterface
 
 from ondol.errors import ModelRefused
 from ondol.kernels.backend import Kernels
-from ondol.kernels.paged_attention import AttentionMetadata, PagedKVCache, write_kv
+from ondol.kernels.paged_attention import AttentionMetadata, PagedKVCache
 from ondol.modeling.architecture import rope_type
 from ondol.modeling.kernel_module import KernelModule
 from ondol.modeling.layer_factory import LayerFactory
@@ -196,13 +196,12 @@ def _attention(
     if isinstance(call, DryRun):
         call.record(module, key, value, keywords)
         return query.transpose(1, 2), None
-    layer: int = module.layer_idx  # type: ignore[assignment]
-    keys, values = call.cache.keys[layer], call.cache.values[layer]
-    write_kv(keys, key[0].transpose(0, 1), call.metadata.slots)
-    write_kv(values, value[0].transpose(0, 1), call.metadata.slots)
+    index: int = module.layer_idx  # type: ignore[assignment]
+    layer = call.cache.layers[index]
+    layer.write(key[0].transpose(0, 1), value[0].transpose(0, 1), call.metadata.slots)
     rows = query[0].transpose(0, 1).contiguous()
     scale = keywords.get("scaling") or query.shape[-1] ** -0.5
-    attended = call.kernels.paged_attention(rows, keys, values, call.metadata, scale, call.windows[layer])
+    attended = call.kernels.paged_attention(rows, layer, call.metadata, scale, call.windows[index])
     return attended[None], None
 
 

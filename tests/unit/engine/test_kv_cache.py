@@ -91,10 +91,11 @@ def test_a_context_that_ends_within_a_block_keeps_its_length():
 
 def test_the_cache_has_the_planned_shape():
     cache = allocate(KVPlan(5, 16, 80, 0), SHAPE, torch.bfloat16, CPU)
-    assert len(cache.keys) == len(cache.values) == 3
-    for layer in (*cache.keys, *cache.values):
-        assert layer.shape == (5, 16, 2, 16)
-        assert layer.dtype is torch.bfloat16
+    assert len(cache.layers) == 3
+    for layer in cache.layers:
+        for tensor in layer.tensors():
+            assert tensor.shape == (5, 16, 2, 16)
+            assert tensor.dtype is torch.bfloat16
 
 
 def resident_bytes() -> int:
@@ -106,7 +107,7 @@ def resident_bytes() -> int:
 def test_memory_of_the_cache_is_taken_only_as_it_is_used():
     before = resident_bytes()
     cache = allocate(KVPlan(20_000, 16, 80, 0), SHAPE, torch.float32, CPU)
-    assert sum(layer.nbytes for layer in (*cache.keys, *cache.values)) > 200 * 2**20
+    assert sum(tensor.nbytes for layer in cache.layers for tensor in layer.tensors()) > 200 * 2**20
     assert resident_bytes() - before < 20 * 2**20
 
 

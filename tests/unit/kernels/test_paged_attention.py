@@ -1,11 +1,11 @@
 import math
-import random
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ondol.kernels.kv_layer import KVLayer
 from ondol.kernels.paged_attention import (
     AttentionMetadata,
     DecodeRows,
@@ -13,7 +13,6 @@ from ondol.kernels.paged_attention import (
     PrefillSpan,
     group_decodes,
     paged_attention,
-    write_kv,
 )
 
 HEAD_DIM = 8
@@ -37,13 +36,12 @@ class Layout:
         pool = torch.randperm(sum(num_blocks) + 2, generator=generator)
         tables = list(pool[: sum(num_blocks)].split(num_blocks))
         dims = (len(pool), block_size, num_kv_heads, HEAD_DIM)
-        self.keys, self.values = torch.full(dims, garbage), torch.full(dims, garbage)
+        self.layer = KVLayer(torch.full(dims, garbage), torch.full(dims, garbage))
         self.contents = []
         for length, table in zip(self.contexts, tables, strict=True):
             slots = slots_of(table, torch.arange(length), block_size)
             pair = torch.randn(2, length, num_kv_heads, HEAD_DIM, generator=generator)
-            write_kv(self.keys, pair[0], slots)
-            write_kv(self.values, pair[1], slots)
+            self.layer.write(*pair, slots)
             self.contents.append(pair)
         self.metadata = self._build_metadata(decodes, prefills, tables, num_blocks)
 
@@ -71,7 +69,7 @@ class Layout:
         return sum(length - first for length, first in zip(self.contexts, self.first_positions, strict=True))
 
     def attend(self, query, window):
-        return paged_attention(query, self.keys, self.values, self.metadata, SCALE, window)
+        return paged_attention(query, self.layer, self.metadata, SCALE, window)
 
     def expected(self, query, window):
         """Row by row and head by head, in float64."""
@@ -168,23 +166,11 @@ def test_rows_in_bfloat16_keep_their_type():
     layout = Layout([5], [(2, 3)], num_kv_heads=2, block_size=4)
     query = torch.randn(4, 4, HEAD_DIM)
     exact = layout.attend(query, None)
-    layout.keys, layout.values = layout.keys.bfloat16(), layout.values.bfloat16()
+    layout.layer = KVLayer(layout.layer.keys.bfloat16(), layout.layer.values.bfloat16())
     attended = layout.attend(query.bfloat16(), None)
     assert attended.dtype is torch.bfloat16
     torch.testing.assert_close(attended.float(), exact, rtol=0.05, atol=0.05)
 
 
-def test_writing_touches_the_given_slots_and_no_others():
-    order = list(range(12))
-    random.Random(0).shuffle(order)
-    slots = torch.tensor(order[:5])
-    cache = torch.zeros(3, 4, 2, HEAD_DIM)
-    new = torch.randn(5, 2, HEAD_DIM)
-    write_kv(cache, new, slots)
-    flat = cache.view(12, 2, HEAD_DIM)
-    torch.testing.assert_close(flat[slots], new)
-    assert flat[order[5:]].abs().sum() == 0
-
-
 def test_the_cache_knows_its_block_size():
-    assert PagedKVCache((torch.zeros(3, 16, 2, 8),), (torch.zeros(3, 16, 2, 8),)).block_size == 16
+    assert PagedKVCache((KVLayer(*torch.zeros(2, 3, 16, 2, 8)),)).block_size == 16

@@ -8,6 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ondol.kernels.kv_layer import KVLayer
 from ondol.kernels.paged_attention import AttentionMetadata
 from ondol.kernels.triton.attention_tile import LOG2_E
 from ondol.kernels.triton.decode_attention import attend_decodes
@@ -28,30 +29,29 @@ MIN_HEAD_BLOCK = 16
 
 def paged_attention(
     query: Tensor,
-    keys: Tensor,
-    values: Tensor,
+    layer: KVLayer,
     metadata: AttentionMetadata,
     scale: float,
     window: int | None,
 ) -> Tensor:
     """As `kernels.paged_attention.paged_attention`; all tensors are contiguous."""
-    assert all(tensor.is_contiguous() for tensor in (query, keys, values)), "heads lie one after the other"
+    tensors = (query, *layer.tensors())
+    assert all(tensor.is_contiguous() for tensor in tensors), "heads lie one after the other"
     output = torch.empty_like(query)
-    block_size, num_kv_heads, head_dim = keys.shape[1:]
-    block_d = max(MIN_HEAD_BLOCK, triton.next_power_of_2(head_dim))
+    block_d = max(MIN_HEAD_BLOCK, triton.next_power_of_2(layer.head_dim))
     head_bytes = block_d * query.itemsize
     options = {
         "scale": scale * LOG2_E,
         "window": NO_WINDOW if window is None else window,
-        "NUM_KV_HEADS": num_kv_heads,
-        "HEAD_DIM": head_dim,
-        "BLOCK_SIZE": block_size,
+        "NUM_KV_HEADS": layer.num_kv_heads,
+        "HEAD_DIM": layer.head_dim,
+        "BLOCK_SIZE": layer.block_size,
         "BLOCK_N": max(MIN_TILE_KEYS, min(MAX_TILE_KEYS, TILE_BYTES // head_bytes)),
         "BLOCK_D": block_d,
         "num_stages": 3 if head_bytes <= SHORT_HEAD_BYTES else 2,
     }
     if metadata.decodes is not None:
-        attend_decodes(query, keys, values, metadata, output, options)
+        attend_decodes(query, layer, metadata, output, options)
     if metadata.prefills:
-        attend_prefills(query, keys, values, metadata, output, options)
+        attend_prefills(query, layer, metadata, output, options)
     return output

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ondol.kernels.kv_layer import KVLayer
 from ondol.kernels.paged_attention import AttentionMetadata, DecodeRows
 from ondol.kernels.triton.attention_tile import attend_tile
 
@@ -24,8 +25,7 @@ MIN_DOT_ROWS = 16
 
 def attend_decodes(
     query: Tensor,
-    keys: Tensor,
-    values: Tensor,
+    layer: KVLayer,
     metadata: AttentionMetadata,
     output: Tensor,
     options: dict[str, Any],
@@ -33,7 +33,7 @@ def attend_decodes(
     """Write the decode rows of `output` [T, num_heads, head_dim].
 
     Args:
-        query, keys, values, metadata: as `paged_attention` takes them.
+        query, layer, metadata: as `paged_attention` takes them.
         options: scale, window and shapes, as `attention.paged_attention` makes them.
     """
     decodes = metadata.decodes
@@ -44,11 +44,11 @@ def attend_decodes(
     sums, weighted = metadata.once(
         ("splits", num_heads, head_dim), lambda: _workspace(decodes, num_heads, num_splits, head_dim)
     )
-    group = num_heads // keys.shape[2]
+    group = num_heads // layer.num_kv_heads
     num_rows = len(decodes.rows)
     layout = (decodes.rows, decodes.block_tables, decodes.context_lens)
-    _split_kernel[(num_rows, keys.shape[2], num_splits)](
-        *(query, keys, values, *layout, sums, weighted),
+    _split_kernel[(num_rows, layer.num_kv_heads, num_splits)](
+        *(query, layer.keys, layer.values, *layout, sums, weighted),
         table_stride=decodes.block_tables.stride(0),
         num_splits=num_splits,
         GROUP=group,

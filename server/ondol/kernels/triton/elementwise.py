@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ondol.kernels.kv_layer import KVLayer
+
 PRODUCT_BLOCK = 1024
 # Heads of a row in one program: enough bytes for a warp, few enough that one row spreads over many.
 HEADS_PER_PROGRAM = 4
@@ -25,13 +27,13 @@ def silu_mul(gate_up: Tensor) -> Tensor:
 
 
 def rotate_and_write_kv(
-    heads: Tensor, rotary: tuple[Tensor, Tensor], keys: Tensor, values: Tensor, slots: Tensor
+    heads: Tensor, rotary: tuple[Tensor, Tensor], layer: KVLayer, slots: Tensor
 ) -> Tensor:
     """As `paged_attention.rotate_and_write_kv`; all tensors are contiguous."""
     cos, sin = rotary
     num_rows, num_all, head_dim = heads.shape
-    num_kv_heads = keys.shape[2]
-    tensors = (heads, cos, sin, keys, values)
+    num_kv_heads = layer.num_kv_heads
+    tensors = (heads, cos, sin, *layer.tensors())
     assert all(tensor.is_contiguous() for tensor in tensors), "rows lie one after the other"
     query = torch.empty(
         (num_rows, num_all - 2 * num_kv_heads, head_dim), dtype=heads.dtype, device=heads.device
@@ -39,7 +41,7 @@ def rotate_and_write_kv(
     if num_rows:
         grid = (num_rows, triton.cdiv(num_all, HEADS_PER_PROGRAM))
         _rotate_kernel[grid](
-            *(heads, cos, sin, slots, query, keys, values),
+            *(heads, cos, sin, slots, query, layer.keys, layer.values),
             NUM_HEADS=query.shape[1],
             NUM_KV_HEADS=num_kv_heads,
             HEAD_DIM=head_dim,

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ondol.kernels.kv_layer import KVLayer
 from ondol.kernels.paged_attention import AttentionMetadata
 from ondol.kernels.triton.attention_tile import attend_tile
 
@@ -22,8 +23,7 @@ NUM_TILE_FIELDS = 4
 
 def attend_prefills(
     query: Tensor,
-    keys: Tensor,
-    values: Tensor,
+    layer: KVLayer,
     metadata: AttentionMetadata,
     output: Tensor,
     options: dict[str, Any],
@@ -32,8 +32,8 @@ def attend_prefills(
     tiles, tables = metadata.once("tiles", lambda: _cut_into_tiles(metadata))
     num_heads = query.shape[1]
     _prefill_kernel[(len(tiles), num_heads)](
-        *(query, keys, values, tiles, tables, output),
-        GROUP=num_heads // keys.shape[2],
+        *(query, layer.keys, layer.values, tiles, tables, output),
+        GROUP=num_heads // layer.num_kv_heads,
         BLOCK_M=TILE_ROWS,
         NUM_FIELDS=NUM_TILE_FIELDS,
         **options,

@@ -8,6 +8,7 @@ import torch
 from support.kernel_compiler import HOPPER_SHARED_BYTES, recorded_launches
 from support.ragged_batches import RaggedBatch
 
+from ondol.kernels.kv_layer import KVLayer
 from ondol.kernels.triton.backend import TRITON
 
 
@@ -59,12 +60,12 @@ def test_norms_compile_for_hopper(width):
 
 
 def test_product_and_rotation_compile_for_hopper():
-    keys, values = torch.zeros(2, 4, 16, 4, 128, dtype=torch.bfloat16)
+    layer = KVLayer(*torch.zeros(2, 4, 16, 4, 128, dtype=torch.bfloat16))
     heads = torch.zeros(3, 36, 128, dtype=torch.bfloat16)
     rotary = (heads[:, :1].contiguous(), heads[:, :1].contiguous())
 
     def operate():
         TRITON.silu_mul(torch.zeros(3, 2 * 1100, dtype=torch.bfloat16))
-        TRITON.rotate_and_write_kv(heads, rotary, keys, values, torch.arange(3))
+        TRITON.rotate_and_write_kv(heads, rotary, layer, torch.arange(3))
 
     check(operate, 2)
