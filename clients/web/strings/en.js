@@ -33,4 +33,7 @@ export default Object.freeze({
   "group.yesterday": "Yesterday",
   "group.week": "Last 7 days",
   "group.older": "Older",
+
+  "export.user": "Me",
+  "export.assistant": "Model",
 });

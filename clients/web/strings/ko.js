@@ -33,4 +33,7 @@ export default Object.freeze({
   "group.yesterday": "어제",
   "group.week": "지난 7일",
   "group.older": "이전",
+
+  "export.user": "나",
+  "export.assistant": "모델",
 });
