@@ -5,7 +5,15 @@
 #
 # The build takes torch from pip's index. Where that offers a CUDA build, which is gigabytes larger, add
 # PyTorch's CPU index (see pytorch.org): --build-arg PIP_EXTRA_INDEX_URL=...
-# PIP_INDEX_URL names a mirror in the same way; pip reads both from the environment.
+# PIP_INDEX_URL names a mirror in the same way; pip reads both from the environment. For npm it is
+# NPM_CONFIG_REGISTRY.
+
+# What the web chat shows markdown, code and formulas with.
+FROM node:22-slim AS web
+ARG NPM_CONFIG_REGISTRY
+WORKDIR /web
+COPY clients/web/package.json clients/web/package-lock.json clients/web/vendor.mjs ./
+RUN npm ci --ignore-scripts --omit=optional --no-audit --no-fund && node vendor.mjs
 
 FROM python:3.12-slim AS build
 ARG PIP_INDEX_URL
@@ -14,6 +22,10 @@ WORKDIR /src
 RUN python -m venv /opt/ondol
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY server ./server
+# The package links to these two folders.
+COPY configs/models ./configs/models
+COPY clients/web ./clients/web
+COPY --from=web /web/vendor ./clients/web/vendor
 RUN /opt/ondol/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt .
 
 FROM python:3.12-slim

@@ -32,9 +32,12 @@ UNFINISHED := $(VENV)/.ondol-unfinished
 NODE_DIR := tests/e2e
 NODE_CHECKSUM := $(shell cat $(NODE_DIR)/package-lock.json 2>/dev/null | cksum | cut -d ' ' -f 1)
 NODE_STAMP := $(NODE_DIR)/node_modules/.ondol-$(NODE_CHECKSUM)
+WEB_DIR := clients/web
+WEB_CHECKSUM := $(shell cat $(WEB_DIR)/package-lock.json $(WEB_DIR)/vendor.mjs 2>/dev/null | cksum | cut -d ' ' -f 1)
+WEB_STAMP := $(WEB_DIR)/vendor/.ondol-$(WEB_CHECKSUM)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-slow lint types contracts check node-setup clean
+.PHONY: help serve test test-slow lint types contracts check node-setup web-setup browser-setup clean
 
 help:
 	@echo 'make serve       set up and serve MODEL on HOST:PORT (starter on 127.0.0.1:8000)'
@@ -43,17 +46,17 @@ help:
 	@echo 'make check       lint, types and contracts'
 	@echo 'make clean       remove .venv, node_modules and caches'
 
-serve: $(SERVE_STAMP)
+serve: $(SERVE_STAMP) web-setup
 ifeq ($(strip $(MODEL)),starter)
 	@$(ONDOL) pull starter >/dev/null
 endif
 	@exec $(ONDOL) serve $(if $(MODEL),'$(MODEL)') $(if $(HOST),--host '$(HOST)') $(if $(PORT),--port '$(PORT)') $(ARGS)
 
-test: $(TEST_STAMP) node-setup
+test: $(TEST_STAMP) node-setup web-setup browser-setup
 	$(VENV_PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 	$(INTERPRETED) -m "not slow"
 
-test-slow: $(TEST_STAMP) node-setup
+test-slow: $(TEST_STAMP) node-setup web-setup browser-setup
 	$(VENV_PYTHON) -m pytest -m slow $(ARGS)
 	$(INTERPRETED) -m slow
 
@@ -70,7 +73,7 @@ contracts: $(TEST_STAMP)
 check: lint types contracts
 
 clean:
-	rm -rf $(VENV) $(NODE_DIR)/node_modules build dist server/ondol.egg-info
+	rm -rf $(VENV) $(NODE_DIR)/node_modules $(WEB_DIR)/node_modules $(WEB_DIR)/vendor build dist server/ondol.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 define CREATE_VENV
@@ -98,3 +101,22 @@ node-setup:
 	elif [ ! -f $(NODE_STAMP) ]; then \
 		npm ci --prefix $(NODE_DIR) --no-audit --no-fund && touch $(NODE_STAMP); \
 	fi
+
+# What the web chat shows markdown, code and formulas with. Serving does not depend on it.
+web-setup:
+	@if [ ! -f $(WEB_STAMP) ] && [ -f $(WEB_DIR)/package-lock.json ]; then \
+		if ! command -v npm >/dev/null; then \
+			echo "npm is missing: the web chat shows plain text. Install Node.js 20 or newer and run 'make web-setup'." >&2; \
+		elif npm ci --prefix $(WEB_DIR) --ignore-scripts --omit=optional --no-audit --no-fund --loglevel=error >&2 \
+			&& node $(WEB_DIR)/vendor.mjs && touch $(WEB_STAMP); then :; else \
+			echo "The web chat's packages could not be installed: it shows plain text. Try 'make web-setup' again." >&2; \
+		fi; \
+	fi
+
+# The browser of the web chat's tests, with Hangul in its pictures.
+browser-setup:
+	@if command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-nanum >/dev/null \
+			|| echo "Chromium could not be installed: the tests with a browser are skipped"; \
+	else echo "Chromium is missing: the tests with a browser are skipped"; fi

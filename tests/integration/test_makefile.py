@@ -29,6 +29,15 @@ echo "npm $*" >> "$FAKE_HOME/calls"
 test ! -e "$FAKE_HOME/has-no-network" && mkdir -p tests/e2e/node_modules
 """
 
+FAKE_NODE = """#!/bin/sh
+echo "node $*" >> "$FAKE_HOME/calls"
+rm -rf clients/web/vendor && mkdir -p clients/web/vendor
+"""
+
+# That it is there keeps browser-setup from installing one.
+FAKE_CHROMIUM = """#!/bin/sh
+"""
+
 
 class Checkout:
     """A checkout with the real Makefile, and what its set-up called."""
@@ -41,7 +50,8 @@ class Checkout:
         for name in ("Makefile", "pyproject.toml", "constraints.txt"):
             shutil.copy(ROOT / name, self.folder)
         self.python = self.fake_home / "python"
-        for name, script in (("python", FAKE_PYTHON), ("npm", FAKE_NPM)):
+        tools = {"python": FAKE_PYTHON, "npm": FAKE_NPM, "node": FAKE_NODE, "chromium": FAKE_CHROMIUM}
+        for name, script in tools.items():
             (self.fake_home / name).write_text(script)
             (self.fake_home / name).chmod(0o755)
 
@@ -159,6 +169,31 @@ def test_node_packages_are_installed_once_and_again_when_the_lock_file_changes(c
 def test_without_a_lock_file_the_node_clients_are_left_out_aloud(checkout):
     assert "are skipped" in checkout.make("node-setup").stdout
     assert checkout.take_calls() == []
+
+
+def test_the_web_chats_packages_are_installed_once_and_again_when_they_change(checkout):
+    lock = checkout.folder / "clients" / "web" / "package-lock.json"
+    lock.parent.mkdir(parents=True)
+    for content in ("{}", '{"lockfileVersion": 3}'):
+        lock.write_text(content)
+        for _ in range(2):
+            assert checkout.make("web-setup").returncode == 0
+        npm, node = checkout.take_calls()
+        assert npm.startswith("npm ci --prefix clients/web --ignore-scripts")
+        assert node == "node clients/web/vendor.mjs"
+
+
+def test_serving_goes_on_without_the_web_chats_packages_and_says_so(checkout):
+    checkout.make("serve")
+    lock = checkout.folder / "clients" / "web" / "package-lock.json"
+    lock.parent.mkdir(parents=True)
+    lock.write_text("{}")
+    checkout.switch("has-no-network", True)
+    checkout.take_calls()
+    done = checkout.make("serve")
+    assert done.returncode == 0
+    assert "make web-setup" in done.stderr
+    assert checkout.take_calls()[-1] == "-m ondol serve starter"
 
 
 def test_model_host_port_and_further_arguments_are_handed_on(checkout):

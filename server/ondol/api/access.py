@@ -1,7 +1,7 @@
 """Who may come in: API keys, and the refusal to stand open on a network.
 
-Knows nothing about routes or models. Invariant: deny by default — with keys set, every path but the
-probes needs one, decided on the raw ASGI path and never on a URL that a Host header can shape.
+Knows nothing about models. Invariant: deny by default — with keys set, every path but the probes and the
+files of the web page needs one, decided on the raw ASGI path and never on a URL that a Host header can shape.
 """
 
 import ipaddress
@@ -9,6 +9,7 @@ import logging
 from contextlib import ExitStack
 
 from starlette.datastructures import MutableHeaders
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ondol.api.errors import error_response
@@ -31,14 +32,23 @@ class ApiKeyGuard:
     Leaves in scope["state"]: `cache_salt`, and `key_usage` for those who count tokens.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: KeyRing, metrics_require_key: bool = True) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: KeyRing,
+        metrics_require_key: bool = True,
+        open_route: BaseRoute | None = None,
+    ) -> None:
+        """`open_route` is reached without a key; it must match nothing that another route answers."""
         self._app = app
+        self._open_route = open_route
         self._keys = keys
         self._open_paths = OPEN_PATHS if metrics_require_key else OPEN_PATHS | {METRICS_PATH}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is allowed; answer the rest with 401 or 429 in OpenAI's shape."""
-        if scope["type"] == "lifespan" or scope["path"] in self._open_paths:
+        if scope["type"] == "lifespan" or self._is_open(scope):
             await self._app(scope, receive, send)
             return
         presented = _bearer_token(scope)
@@ -68,6 +78,11 @@ class ApiKeyGuard:
                     await error_response(error)(scope, receive, _with_limits(send, usage))
                     return
             await self._app(scope, receive, _with_limits(send, usage))
+
+    def _is_open(self, scope: Scope) -> bool:
+        if scope["path"] in self._open_paths:
+            return True
+        return self._open_route is not None and self._open_route.matches(scope)[0] is Match.FULL
 
 
 def check_exposure(config: ApiConfig, keys: KeyRing) -> None:

@@ -28,6 +28,7 @@ from ondol.api.fit_runs import FitRuns
 from ondol.api.lifecycle import Lifecycle
 from ondol.api.request_ids import RequestIds
 from ondol.api.sse import keep_streams_open_at_shutdown
+from ondol.api.web_page import WebPage
 from ondol.config import ApiConfig
 from ondol.keys.key_ring import KeyRing
 from ondol.keys.key_store import KeyStore
@@ -58,10 +59,15 @@ def create_app(
     hosts = host_names(
         config.host, config.allowed_hosts, is_guarded=keys.is_required and not is_loopback(config.host)
     )
-    app.add_middleware(ApiKeyGuard, keys=keys, metrics_require_key=config.metrics_require_key)
+    page = WebPage() if config.web else None
+    app.add_middleware(
+        ApiKeyGuard, keys=keys, metrics_require_key=config.metrics_require_key, open_route=page
+    )
     app.add_middleware(BrowserGuard, hosts=hosts, origins=config.cors_origins)
     app.add_middleware(RequestIds)
     generating = (chat_completions, completions, text_tools)
     for routes in (*generating, models, model_admin, model_events, model_fit, props, probes):
         app.include_router(routes.router, responses=documented_errors())
+    if page is not None:
+        app.router.routes.append(page)
     return app

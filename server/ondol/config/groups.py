@@ -14,7 +14,7 @@ from ondol.config.quantization import QuantizationSettings
 class ApiConfig:
     """What the front door reads; `api_keys` are secrets, an empty tuple accepts any key.
 
-    `fit_flags` make `ondol fit` judge by this daemon's store, device and dtype.
+    `fit_flags` make `ondol fit` judge by this daemon's store, device and dtype; `web` is the page at /.
     """
 
     host: str
@@ -28,6 +28,7 @@ class ApiConfig:
     cors_origins: tuple[str, ...] = ()
     metrics_require_key: bool = True
     fit_flags: tuple[str, ...] = ()
+    web: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,6 +167,7 @@ class Settings(BaseSettings):
     cors_origins: Names = Field(
         (), description="Websites whose pages may use the daemon: https://chat.example.com; * is any."
     )
+    web: bool = Field(True, description="Serve the web chat at /.")
     max_body_size: ByteSize = Field(ByteSize(8 * 2**20), gt=0, description="Largest request body taken.")
     shutdown_grace_s: float = Field(
         30.0, ge=0, description="Seconds that open answers may take to finish after Ctrl-C or SIGTERM."
@@ -203,6 +204,7 @@ class Settings(BaseSettings):
             cors_origins=self.cors_origins,
             metrics_require_key=self.metrics_require_key,
             fit_flags=("--home", str(self.home), "--device", self.device, "--dtype", self.dtype),
+            web=self.web,
         )
 
     def engine(self) -> EngineSettings:
