@@ -1,0 +1,94 @@
+"""The web chat in a real browser: one Chromium per file, a page of its own for each test.
+
+`stub` is a scripted daemon, `open_page` opens the page of any daemon. A page that logs an error, raises one,
+breaks its Content-Security-Policy or asks another address than its daemon's fails its test.
+"""
+
+import shutil
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import pytest
+from support.stub_daemon import StubDaemon
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+# The browser's own word for any answer from status 400: what the page makes of it is what tests look at.
+EXPECTED_ERRORS = ("Failed to load resource",)
+
+
+def browser_path():
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+@dataclass
+class Complaints:
+    """What went wrong in one page, beside what it shows."""
+
+    errors: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
+
+    def watch(self, page, url):
+        own = urlsplit(url).netloc
+
+        def on_console(message):
+            if message.type == "error" and not message.text.startswith(EXPECTED_ERRORS):
+                self.errors.append(message.text)
+
+        def on_request(request):
+            address = urlsplit(request.url)
+            if address.scheme not in {"data", "blob"} and address.netloc != own:
+                self.outside.append(request.url)
+
+        page.on("console", on_console)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", on_request)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One for each file: its event loop runs while it is open, and tests of other files have their own."""
+    path = browser_path()
+    if path is None:
+        pytest.skip("no Chromium on the PATH; `make browser-setup` installs one where it can")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # Tests run as root in containers, where Chromium's sandbox cannot.
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """open_page(url, **context options) -> a page in a browser context of its own."""
+    opened = []
+
+    def open_one(url, **options):
+        context = browser.new_context(**({"locale": "ko-KR"} | options))
+        context.set_default_timeout(10_000)
+        page = context.new_page()
+        complaints = Complaints()
+        complaints.watch(page, url)
+        opened.append((context, complaints))
+        page.goto(url)
+        return page
+
+    yield open_one
+    for context, _ in opened:
+        context.close()
+    for _, complaints in opened:
+        assert complaints.errors == []
+        assert complaints.outside == []
+
+
+@pytest.fixture
+def stub():
+    with StubDaemon().running() as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def page(stub, open_page):
+    """The page of `stub`, in Korean."""
+    return open_page(stub.url)
