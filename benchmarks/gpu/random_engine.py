@@ -67,7 +67,7 @@ class RandomEngine:
         self.kv_bytes = plan.size_bytes
         vocab_size = shape.config["vocab_size"]
         cache = allocate(plan, kv_shape, dtype, device)
-        runner = ModelRunner(self.model, cache, Sampler.build(vocab_size, device), device, kernels)
+        runner = ModelRunner(self.model, cache, Sampler(vocab_size, device, kernels), device, kernels)
         block_manager = BlockManager(plan.num_blocks, BLOCK_SIZE, size.enable_prefix_caching)
         self.scheduler = Scheduler(block_manager, size.max_num_seqs, MAX_BATCHED_TOKENS[device.type])
         self._core = EngineCore(

@@ -41,7 +41,7 @@ def build_core(
     max_model_len = min(weights.context_length, num_blocks * block_size)
     weights.model.prepare(max_model_len)
     cache = allocate(KVPlan(num_blocks, block_size, max_model_len, 0), shape, weights.dtype, CPU)
-    runner = ModelRunner(weights.model, cache, Sampler.build(weights.vocab_size, CPU), CPU, kernels)
+    runner = ModelRunner(weights.model, cache, Sampler(weights.vocab_size, CPU, kernels), CPU, kernels)
     block_manager = BlockManager(num_blocks, block_size, enable_prefix_caching)
     scheduler = Scheduler(block_manager, max_num_seqs, max_num_batched_tokens, max_prompt_logits)
     compiler = GrammarCompiler(folder, weights.vocab_size, end_token_ids)

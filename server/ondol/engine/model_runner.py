@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ondol.engine.batch import Batch, ScheduledRequest, StepResult
-from ondol.engine.grammar import MaskFiller
+from ondol.engine.grammar import MaskFiller, RowMasks
 from ondol.engine.logprobs import token_logprobs
 from ondol.engine.messages import TokenLogprob
 from ondol.engine.request import Request
@@ -60,7 +60,7 @@ class ModelRunner:
         asking = [row for row, request in enumerate(requests) if request.params.logprobs is not None]
         raw_logits = logits[asking] if asking else None
         masks = None if pending_masks is None else pending_masks.result()
-        token_ids = self._sampler.sample(logits, requests, masks) if requests else []
+        token_ids = self._sample(logits, requests, masks) if requests else []
         errors = {
             request.request_id: NOT_FINITE
             for request, token_id in zip(requests, token_ids, strict=True)
@@ -75,6 +75,17 @@ class ModelRunner:
         if len(prompt_logits):
             prompt_logprobs = _prompt_logprobs(prompt_logits, batch, errors)
         return StepResult(token_ids, errors, logprobs, prompt_logprobs)
+
+    def _sample(
+        self, logits: Tensor, requests: Sequence[Request], masks: RowMasks | None
+    ) -> list[int | None]:
+        """One token id per row; None where the logits were not finite."""
+        positions = self._tensor([request.num_tokens for request in requests])
+        token_ids, is_finite = self._sampler.sample(logits, requests, positions, masks)
+        return [
+            token_id if ok else None
+            for token_id, ok in zip(token_ids.tolist(), is_finite.tolist(), strict=True)
+        ]
 
     def _forward(self, batch: Batch) -> Tensor:
         """Logits of the rows that sample, then of those whose prompt's log-probabilities are wanted."""

@@ -1,171 +1,196 @@
-"""Chooses the next token of each row of logits. Stateless.
+"""Chooses the next token of each request of a batch.
 
-The random choice is a Gumbel-max whose noise is a hash of (seed, choice, absolute position, token
-id): a request's tokens do not depend on what else is in the batch, and a replay from any point
-continues with the same tokens. Penalties and bans are functions of the ids so far. Knows nothing
-about scheduling.
+Grammars, bias, penalties and bans are functions of the ids so far and are laid onto the logits here; the
+choice is `kernels.sample_tokens`. Knows nothing about scheduling. Invariant: a token does not depend on what
+else is in the batch, and the device is not waited for.
 
-Order, as in transformers: grammar, bias, penalties, bans, temperature, top-k, top-p, min-p.
+Order, as in transformers: grammar, bias, penalties, bans, then the kernel's.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ondol.engine.grammar import RowMasks
 from ondol.engine.request import Request
+from ondol.engine.sampling_params import SamplingParams
+from ondol.engine.transfers import upload
+from ondol.kernels.backend import REFERENCE, Kernels
+from ondol.kernels.sampling import NEVER, SamplingRows
 
-MASK_32 = 0xFFFFFFFF
 MASK_64 = 0xFFFFFFFFFFFFFFFF
-NEVER = float("-inf")
-# Below this a temperature is greedy: scaling by it would overflow float32.
-MIN_TEMPERATURE = 1e-5
-# Candidates that a nucleus is first looked for in; a wider one is found by a full sort.
-NUCLEUS_CANDIDATES = 1024
 
 
-@dataclass(frozen=True, slots=True)
 class Sampler:
     """Samples one token per row.
 
-    Attributes:
-        token_noise: [vocab_size] int32, a hash of each token id; the row's key is mixed in per step.
+    Args:
+        vocab_size: columns of the logits.
+        device: where they are.
+        kernels: what chooses.
     """
 
-    token_noise: Tensor
-
-    @classmethod
-    def build(cls, vocab_size: int, device: torch.device) -> "Sampler":
-        """A sampler for logits of `vocab_size` columns on `device`."""
-        ids = torch.arange(vocab_size, dtype=torch.int64, device=device)
-        # An odd multiplier spreads neighbouring ids over all 32 bits before the first mixing.
-        return cls(_mix(_as_int32(ids * 0x9E3779B1)))
-
-    @property
-    def vocab_size(self) -> int:
-        """Columns of the logits."""
-        return len(self.token_noise)
+    def __init__(self, vocab_size: int, device: torch.device, kernels: Kernels = REFERENCE) -> None:
+        self.vocab_size = vocab_size
+        self._device = device
+        self._kernels = kernels
+        self._row_parameters = RowParameters(device)
 
     def sample(
-        self, logits: Tensor, requests: Sequence[Request], masks: RowMasks | None = None
-    ) -> list[int | None]:
-        """One token id per row; None where the logits hold NaN or infinity.
+        self,
+        logits: Tensor,
+        requests: Sequence[Request],
+        positions: Tensor,
+        masks: RowMasks | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """One token id per row, and whether its logits were finite; both stay on the device.
 
         Args:
             logits: [B, vocab_size] float32; changed in place.
             requests: the B requests whose next token is chosen.
+            positions: [B] int64 on the device, how many tokens each request has before the new one.
             masks: what the rows with a grammar may choose; None if there are none.
+
+        Returns:
+            token_ids [B] int64 and is_finite [B] bool; see `kernels.sampling.sample_tokens`.
         """
-        finite = torch.isfinite(logits.amax(dim=-1)).tolist()
-        if masks is not None:
-            allowed = torch.from_numpy(masks.allowed).to(logits.device)
-            logits[masks.rows] = logits[masks.rows].masked_fill_(~allowed, NEVER)
-        for row, request in zip(logits, requests, strict=True):
-            _apply_penalties(row, request)
-        random_rows = [
-            index for index, request in enumerate(requests) if request.params.temperature >= MIN_TEMPERATURE
-        ]
-        if random_rows:
-            chosen = [requests[index] for index in random_rows]
-            picked = logits if len(random_rows) == len(requests) else logits[random_rows]
-            logits[random_rows] = self._perturb(picked, chosen)
-        token_ids = logits.argmax(dim=-1).tolist()
-        return [token if ok else None for token, ok in zip(token_ids, finite, strict=True)]
+        was_finite = None if masks is None else self._apply_masks(logits, masks)
+        _apply_bias(logits, requests)
+        _apply_repetition_penalties(logits, requests)
+        _apply_output_penalties(logits, requests)
+        _ban_end_tokens(logits, requests)
+        rows = self._row_parameters.of(requests, positions)
+        token_ids, is_finite = self._kernels.sample_tokens(logits, rows)
+        return token_ids, is_finite if was_finite is None else was_finite
 
-    def _perturb(self, logits: Tensor, requests: Sequence[Request]) -> Tensor:
-        """Scaled, truncated logits plus Gumbel noise: their argmax is the random choice."""
-        temperatures = torch.tensor([r.params.temperature for r in requests], device=logits.device)
-        scaled = logits / temperatures[:, None]
-        for row, request in zip(scaled, requests, strict=True):
-            _truncate(row, request)
-        return scaled + self._gumbel(requests)
-
-    def _gumbel(self, requests: Sequence[Request]) -> Tensor:
-        """[B, vocab_size] standard Gumbel noise, a function of each request's seed and position."""
-        low_keys, high_keys = zip(*(_row_key(request) for request in requests), strict=True)
-        device = self.token_noise.device
-        low = torch.tensor(low_keys, dtype=torch.int32, device=device)[:, None]
-        high = torch.tensor(high_keys, dtype=torch.int32, device=device)[:, None]
-        bits = _mix(_mix(self.token_noise[None, :] ^ low) + high)
-        # 23 bits and a half: never 0, never 1, and exact in float32.
-        uniform = ((bits >> 9) & 0x7FFFFF).to(torch.float32).add_(0.5).mul_(2.0**-23)
-        return uniform.log_().neg_().log_().neg_()
+    def _apply_masks(self, logits: Tensor, masks: RowMasks) -> Tensor:
+        """Forbid what grammars do; returns which rows were finite before: a mask may forbid everything."""
+        was_finite = torch.isfinite(logits.amax(dim=-1))
+        rows = upload(np.asarray(masks.rows, dtype=np.int64), self._device)
+        allowed = upload(masks.allowed, self._device)
+        logits[rows] = logits[rows].masked_fill_(~allowed, NEVER)
+        return was_finite
 
 
-def _row_key(request: Request) -> tuple[int, int]:
-    """Two signed 32-bit keys of (seed, choice, position), by splitmix64."""
-    key = _splitmix64(request.params.seed & MASK_64)
-    key = _splitmix64(key ^ request.params.choice)
-    key = _splitmix64(key ^ request.num_tokens)
-    return _signed32(key & MASK_32), _signed32(key >> 32)
+class RowParameters:
+    """The batch's parameters on the device; they are sent when the batch has changed, not at every step.
+
+    Args:
+        device: where they go.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._params: list[SamplingParams] = []
+        # [8, B] int32: four rows are two int64 each, four are float32 or int32.
+        self._packed = torch.empty((8, 0), dtype=torch.int32, device=device)
+
+    def of(self, requests: Sequence[Request], positions: Tensor) -> SamplingRows:
+        """Rows for `requests` at `positions` [B]."""
+        params = [request.params for request in requests]
+        # Parameters never change, and as long as they are held here no others can be the same object.
+        is_same = len(params) == len(self._params) and all(map(_is, params, self._params))
+        if not is_same:
+            self._params, self._packed = params, upload(_pack(params), self._device)
+        wide = self._packed[:4].view(-1).view(torch.int64).view(2, -1)
+        floats = self._packed.view(torch.float32)
+        return SamplingRows(
+            seeds=wide[0],
+            choices=wide[1],
+            top_ks=self._packed[4],
+            temperatures=floats[5],
+            top_ps=floats[6],
+            min_ps=floats[7],
+            positions=positions,
+        )
 
 
-def _splitmix64(value: int) -> int:
-    """Steele, Lea and Flood's 64-bit mixing function (OOPSLA 2014)."""
-    value = (value + 0x9E3779B97F4A7C15) & MASK_64
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & MASK_64
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & MASK_64
-    return value ^ (value >> 31)
+def _is(left: SamplingParams, right: SamplingParams) -> bool:
+    return left is right
 
 
-def _signed32(value: int) -> int:
-    return value - (1 << 32) if value >= 1 << 31 else value
+def _pack(params: Sequence[SamplingParams]) -> NDArray[np.int32]:
+    packed = np.empty((8, len(params)), dtype=np.int32)
+    wide = packed[:4].reshape(-1).view(np.uint64).reshape(2, -1)
+    wide[0] = [each.seed & MASK_64 for each in params]
+    wide[1] = [each.choice for each in params]
+    packed[4] = [min(each.top_k, np.iinfo(np.int32).max) for each in params]
+    floats = packed.view(np.float32)
+    floats[5] = [each.temperature for each in params]
+    floats[6] = [each.top_p for each in params]
+    floats[7] = [each.min_p for each in params]
+    return packed
 
 
-def _as_int32(values: Tensor) -> Tensor:
-    """Low 32 bits of int64 values, as int32."""
-    low = values & MASK_32
-    return torch.where(low >= 1 << 31, low - (1 << 32), low).to(torch.int32)
+class Cells:
+    """Single logits of a batch, and a number for each, gathered on the host."""
+
+    def __init__(self) -> None:
+        self._places: list[NDArray[np.int64]] = []
+        self._values: list[NDArray[np.float32]] = []
+
+    def add(
+        self, row: int, token_ids: Sequence[int] | NDArray[np.int64], values: NDArray[np.float32] | float
+    ) -> None:
+        """Cells of one row; `values` is a number for each, or one for all."""
+        ids = np.asarray(token_ids, dtype=np.int64)
+        self._places.append(np.stack((np.full_like(ids, row), ids)))
+        self._values.append(np.broadcast_to(np.asarray(values, dtype=np.float32), ids.shape))
+
+    def on(self, device: torch.device) -> tuple[tuple[Tensor, Tensor], Tensor] | None:
+        """(rows, token ids) [N] each to index logits with, and values [N] float32; None if there are none."""
+        if not self._places:
+            return None
+        places = upload(np.concatenate(self._places, axis=1), device)
+        return (places[0], places[1]), upload(np.concatenate(self._values), device)
 
 
-def _mix(bits: Tensor) -> Tensor:
-    """MurmurHash3's 32-bit finalizer on int32; torch shifts signed, so the sign bits are masked off."""
-    bits = bits ^ ((bits >> 16) & 0xFFFF)
-    bits = bits * _signed32(0x85EBCA6B)
-    bits = bits ^ ((bits >> 13) & 0x7FFFF)
-    bits = bits * _signed32(0xC2B2AE35)
-    return bits ^ ((bits >> 16) & 0xFFFF)
+def _apply_bias(logits: Tensor, requests: Sequence[Request]) -> None:
+    cells = Cells()
+    for row, request in enumerate(requests):
+        if request.params.logit_bias:
+            token_ids, biases = zip(*request.params.logit_bias, strict=True)
+            cells.add(row, token_ids, np.asarray(biases, dtype=np.float32))
+    if (found := cells.on(logits.device)) is not None:
+        logits.index_put_(found[0], found[1], accumulate=True)
 
 
-def _apply_penalties(row: Tensor, request: Request) -> None:
-    """Bias, penalties and bans, in place on one row [vocab_size]."""
-    params = request.params
-    for token_id, bias in params.logit_bias:
-        row[token_id] += bias
-    if params.repetition_penalty != 1.0:
-        seen = torch.tensor(sorted(set(request.token_ids)), device=row.device)
-        scores = row[seen]
-        penalty = params.repetition_penalty
-        row[seen] = torch.where(scores < 0, scores * penalty, scores / penalty)
-    if (params.presence_penalty or params.frequency_penalty) and request.num_output_tokens:
-        output = torch.tensor(request.output_ids(), device=row.device)
-        seen, counts = torch.unique(output, return_counts=True)
-        row[seen] -= params.presence_penalty + params.frequency_penalty * counts
-    # A grammar decides itself where an end is possible, and there it may be the only choice.
-    if request.num_output_tokens < params.min_tokens and request.end_token_ids and request.matcher is None:
-        row[sorted(request.end_token_ids)] = NEVER
+def _apply_repetition_penalties(logits: Tensor, requests: Sequence[Request]) -> None:
+    """CTRL's, over prompt and output (arXiv:1909.05858)."""
+    cells = Cells()
+    for row, request in enumerate(requests):
+        if request.params.repetition_penalty != 1.0:
+            cells.add(row, sorted(set(request.token_ids)), request.params.repetition_penalty)
+    if (found := cells.on(logits.device)) is not None:
+        places, penalties = found
+        scores = logits[places]
+        logits.index_put_(places, torch.where(scores < 0, scores * penalties, scores / penalties))
 
 
-def _truncate(row: Tensor, request: Request) -> None:
-    """Top-k, top-p and min-p, in place on one row of scaled logits [vocab_size]."""
-    params = request.params
-    if 0 < params.top_k < row.shape[0]:
-        row[row < row.topk(params.top_k).values[-1]] = NEVER
-    if params.top_p < 1.0:
-        row[row < _nucleus_threshold(row, params.top_p)] = NEVER
-    if params.min_p > 0.0:
-        row[row < row.max() + torch.log(torch.tensor(params.min_p, device=row.device))] = NEVER
+def _apply_output_penalties(logits: Tensor, requests: Sequence[Request]) -> None:
+    """OpenAI's presence and frequency penalties, over the output."""
+    cells = Cells()
+    for row, request in enumerate(requests):
+        params = request.params
+        if (params.presence_penalty or params.frequency_penalty) and request.num_output_tokens:
+            output = np.asarray(request.output_ids(), dtype=np.int64)
+            seen, counts = np.unique(output, return_counts=True)
+            by_count = np.float32(params.frequency_penalty) * counts.astype(np.float32)
+            cells.add(row, seen, np.float32(params.presence_penalty) + by_count)
+    if (found := cells.on(logits.device)) is not None:
+        places, penalties = found
+        logits.index_put_(places, logits[places] - penalties)
 
 
-def _nucleus_threshold(row: Tensor, top_p: float) -> Tensor:
-    """Logit of the last token of the smallest set whose probability reaches top_p."""
-    log_total = row.logsumexp(dim=-1)
-    for num_candidates in (min(NUCLEUS_CANDIDATES, row.shape[0]), row.shape[0]):
-        candidates = row.topk(num_candidates).values
-        before = (candidates - log_total).exp().cumsum(dim=-1)
-        num_kept = int((before < top_p).sum()) + 1
-        if num_kept <= num_candidates:
-            break
-    return candidates[min(num_kept, num_candidates) - 1]
+def _ban_end_tokens(logits: Tensor, requests: Sequence[Request]) -> None:
+    cells = Cells()
+    for row, request in enumerate(requests):
+        # A grammar decides itself where an end is possible, and there it may be the only choice.
+        is_early = request.num_output_tokens < request.params.min_tokens
+        if is_early and request.end_token_ids and request.matcher is None:
+            cells.add(row, sorted(request.end_token_ids), NEVER)
+    if (found := cells.on(logits.device)) is not None:
+        logits.index_put_(*found)

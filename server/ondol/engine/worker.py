@@ -99,7 +99,7 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
     plan = plan_kv_cache(asked, shape, weights.dtype, weights.context_length, available_bytes(device))
     weights.model.prepare(plan.max_model_len)
     cache = allocate(plan, shape, weights.dtype, device)
-    sampler = Sampler.build(weights.vocab_size, device)
+    sampler = Sampler(weights.vocab_size, device, kernels)
     runner = ModelRunner(weights.model, cache, sampler, device, kernels)
     token_budget = config.max_num_batched_tokens or choose_token_budget(
         runner, device, plan.num_blocks, plan.block_size, config.max_num_seqs

@@ -12,18 +12,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ondol.kernels import operators, quantized
+from ondol.kernels import operators, quantized, sampling
 from ondol.kernels import paged_attention as attention
 from ondol.kernels.kv_layer import KVLayer
 from ondol.kernels.paged_attention import AttentionMetadata
 from ondol.kernels.quantized import QuantizedMatrix
+from ondol.kernels.sampling import SamplingRows
 
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
     """One implementation of each operator; what is not given is the torch reference.
 
-    The reference's docstrings say what the operators compute: `operators`, `paged_attention`, `quantized`.
+    The reference's docstrings say what the operators compute: `operators`, `paged_attention`, `quantized`,
+    `sampling`.
 
     Attributes:
         name: "torch" or "triton".
@@ -50,6 +52,7 @@ class Kernels:
     quantized_mixture_of_experts: Callable[
         [Tensor, Tensor, Tensor, Sequence[QuantizedMatrix], QuantizedMatrix], Tensor
     ] = quantized.quantized_mixture_of_experts
+    sample_tokens: Callable[[Tensor, SamplingRows], tuple[Tensor, Tensor]] = sampling.sample_tokens
 
 
 REFERENCE = Kernels("torch")

@@ -1,20 +1,14 @@
 import math
 import random
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from transformers import (
-    MinPLogitsWarper,
-    RepetitionPenaltyLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import RepetitionPenaltyLogitsProcessor
 
+from ondol.engine.grammar import RowMasks
 from ondol.engine.request import Request
-from ondol.engine.sampler import NUCLEUS_CANDIDATES, Sampler, _truncate
+from ondol.engine.sampler import Sampler
 from ondol.engine.sampling_params import SamplingParams
 
 CPU = torch.device("cpu")
@@ -36,8 +30,15 @@ def at_position(position, **params):
     return request([0] * position, **params)
 
 
-def sample(logits, requests):
-    return Sampler.build(logits.shape[-1], CPU).sample(logits.clone(), requests)
+def sample(logits, requests, masks=None):
+    """One token id per row; None where the logits were not finite."""
+    sampler = Sampler(logits.shape[-1], CPU)
+    token_ids, is_finite = sampler.sample(logits.clone(), requests, positions_of(requests), masks)
+    return [token if ok else None for token, ok in zip(token_ids.tolist(), is_finite.tolist(), strict=True)]
+
+
+def positions_of(requests):
+    return torch.tensor([request.num_tokens for request in requests])
 
 
 def random_logits(num_rows, vocab_size=VOCAB_SIZE, seed=0):
@@ -178,93 +179,6 @@ def test_a_large_vocabulary_is_drawn_from_evenly():
     assert chi_square(counts.double(), torch.full((5,), 0.2, dtype=torch.float64)) < 18.5
 
 
-# Truncation
-
-
-def kept(row, **params):
-    """Ids that truncation leaves of a row of logits."""
-    row = row.clone()
-    _truncate(row, request(**params))
-    return set(torch.nonzero(row > -math.inf).flatten().tolist())
-
-
-def kept_by_transformers(row, *, top_k=0, top_p=1.0, min_p=0.0):
-    warpers = [TopKLogitsWarper(top_k)] if top_k else []
-    warpers += [TopPLogitsWarper(top_p)] if top_p < 1.0 else []
-    warpers += [MinPLogitsWarper(min_p)] if min_p else []
-    scores = row.clone()[None]
-    for warper in warpers:
-        scores = warper(torch.zeros(1, 1, dtype=torch.int64), scores)
-    return set(torch.nonzero(scores[0] > -math.inf).flatten().tolist())
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    seed=st.integers(0, 10_000),
-    spread=st.sampled_from([0.1, 1.0, 5.0]),
-    top_k=st.sampled_from([0, 1, 3, 39, 40, 100]),
-    top_p=st.sampled_from([0.05, 0.3, 0.9, 0.999, 1.0]),
-    min_p=st.sampled_from([0.0, 0.01, 0.3, 1.0]),
-)
-def test_truncation_keeps_what_transformers_keeps(seed, spread, top_k, top_p, min_p):
-    row = random_logits(1, seed=seed)[0] * spread
-    options = {"top_k": top_k, "top_p": top_p, "min_p": min_p}
-    assert kept(row, **options) == kept_by_transformers(row, **options)
-
-
-def test_tied_tokens_at_the_edge_of_top_k_stay_together():
-    row = torch.tensor([3.0, 1.0, 2.0, 2.0, 2.0, 0.0])
-    assert kept(row, top_k=2) == kept_by_transformers(row, top_k=2) == {0, 2, 3, 4}
-
-
-def test_tied_tokens_at_the_edge_of_a_nucleus_stay_together():
-    row = torch.tensor([3.0, 1.0, 2.0, 2.0, 2.0, 0.0])
-    # transformers cuts through the tie, in an order that its sort happens to give.
-    assert kept(row, top_p=0.6) == {0, 2, 3, 4}
-    assert kept_by_transformers(row, top_p=0.6) < {0, 2, 3, 4}
-
-
-@pytest.mark.parametrize("min_p", [0.2, 0.5])
-def test_tied_tokens_are_kept_or_dropped_together_by_min_p(min_p):
-    row = torch.tensor([3.0, 1.0, 2.0, 2.0, 2.0, 0.0])
-    assert kept(row, min_p=min_p) == kept_by_transformers(row, min_p=min_p)
-
-
-def test_the_likeliest_token_always_stays():
-    row = random_logits(1)[0]
-    best = {int(row.argmax())}
-    assert kept(row, top_p=0.0) == kept(row, min_p=1.0) == kept(row, top_k=1) == best
-    assert kept(row, top_k=5, top_p=1e-9, min_p=1.0) == best
-
-
-@pytest.mark.parametrize("top_p", [0.5, 0.9, 0.99])
-def test_a_nucleus_wider_than_the_candidates_is_found(top_p):
-    row = random_logits(1, 5000)[0] * 0.3
-    ours = kept(row, top_p=top_p)
-    assert len(ours) > NUCLEUS_CANDIDATES
-    reference = kept_by_transformers(row, top_p=top_p)
-    # Sums of thousands of float32 differ in their last bits by the order of summation.
-    assert len(ours ^ reference) <= 2
-
-
-def test_a_nucleus_of_exactly_the_candidates_is_found():
-    row = torch.full((5000,), -100.0)
-    row[:NUCLEUS_CANDIDATES] = 0.0
-    assert kept(row, top_p=0.9999999) == set(range(NUCLEUS_CANDIDATES))
-
-
-def test_a_nucleus_over_all_tokens_is_found():
-    assert len(kept(random_logits(1, 3000)[0] * 1e-4, top_p=0.99999994)) == 3000
-
-
-def test_only_kept_tokens_are_chosen():
-    row = random_logits(1)[0]
-    requests = [at_position(n, top_k=7, top_p=0.8, temperature=2.0) for n in range(600)]
-    tokens = set(sample(row.repeat(600, 1), requests))
-    scaled = TemperatureLogitsWarper(2.0)(None, row[None])[0]
-    assert tokens == kept_by_transformers(scaled, top_k=7, top_p=0.8)
-
-
 # Bias, penalties and bans
 
 
@@ -272,7 +186,7 @@ def adjusted(row, request):
     """The logits that a greedy request's choice was made from."""
     assert request.params.temperature == 0.0
     logits = row.clone()[None]
-    Sampler.build(row.shape[0], CPU).sample(logits, [request])
+    Sampler(row.shape[0], CPU).sample(logits, [request], positions_of([request]))
     return logits[0]
 
 
@@ -362,3 +276,24 @@ def test_single_tokens_of_minus_infinity_are_just_impossible():
     logits = torch.full((50, VOCAB_SIZE), -math.inf)
     logits[:, [4, 9]] = 0.0
     assert set(sample(logits, [at_position(n, top_p=0.99, min_p=0.01) for n in range(50)])) == {4, 9}
+
+
+def test_a_grammar_that_forbids_everything_does_not_make_the_models_logits_infinite():
+    logits = random_logits(2)
+    logits[1, 3] = math.nan
+    masks = RowMasks([0, 1], np.zeros((2, VOCAB_SIZE), dtype=bool))
+    assert sample(logits, [at_position(1), at_position(2)], masks) == [0, None]
+
+
+# The rows' parameters
+
+
+def test_a_sampler_follows_its_batch_as_requests_come_and_go():
+    logits = random_logits(4) * 0.1
+    requests = [at_position(n + 1, seed=n, temperature=0.5 + n) for n in range(4)]
+    expected = [sample(logits[[row]], [request])[0] for row, request in enumerate(requests)]
+    sampler = Sampler(VOCAB_SIZE, CPU)
+    for rows in ([0, 1], [0, 1], [1, 0], [1], [1, 2], [3, 2], [0, 1, 2, 3]):
+        batch = [requests[row] for row in rows]
+        token_ids, _ = sampler.sample(logits[rows], batch, positions_of(batch))
+        assert token_ids.tolist() == [expected[row] for row in rows]
