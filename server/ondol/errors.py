@@ -233,7 +233,8 @@ class ModelInUse(OndolError):
     def __init__(self, name: str, num_streams: int) -> None:
         self.name = name
         self.num_streams = num_streams
-        super().__init__(f"The model '{name}' is answering {num_streams} requests. Try again when they end.")
+        requests = "a request" if num_streams == 1 else f"{num_streams} requests"
+        super().__init__(f"The model '{name}' is answering {requests}. Try again later.")
 
 
 class LoadStopped(OndolError):
