@@ -22,8 +22,9 @@ WORKDIR /src
 RUN python -m venv /opt/ondol
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY server ./server
-# The package links to these two folders.
+# The package links to these three folders.
 COPY configs/models ./configs/models
+COPY clients/terminal ./clients/terminal
 COPY clients/web ./clients/web
 COPY --from=web /web/vendor ./clients/web/vendor
 RUN /opt/ondol/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt .

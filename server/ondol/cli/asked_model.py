@@ -41,14 +41,15 @@ class AskedModel:
     """`name` is one that requests may use.
 
     Attributes:
+        client: asks the daemon that offers it.
         continues_text: the model has no chat template, as its daemon has told; False until then.
     """
 
     def __init__(self, client: DaemonClient, name: str, sampling: Sampling) -> None:
         self.name = name
         self.continues_text = False
-        self._client = client
-        self._sampling = sampling
+        self.client = client
+        self.sampling = sampling
 
     def answer(self, messages: Sequence[Message]) -> Iterator[AnswerPart]:
         """The answer to a conversation as it is written; close the iterator to stop it.
@@ -70,18 +71,18 @@ class AskedModel:
         body = {
             "model": self.name,
             **asked,
-            **self._sampling.fields(),
+            **self.sampling.fields(),
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        with closing(self._client.events(path, body)) as events:  # type: ignore[type-var]  # a generator
+        with closing(self.client.events(path, body)) as events:  # type: ignore[type-var]  # a generator
             is_finished = False
             for event in events:
                 part = _part_of(event)
                 is_finished = is_finished or part.finish_reason is not None
                 yield part
         if not is_finished:
-            raise DaemonUnreachable(f"The daemon at {self._client.url} broke off its answer.")
+            raise DaemonUnreachable(f"The daemon at {self.client.url} broke off its answer.")
 
 
 def _part_of(event: JsonObject) -> AnswerPart:

@@ -4,13 +4,23 @@ Knows nothing about where the model runs. Invariant: nothing is read from a pipe
 """
 
 import sys
+from pathlib import Path
 
 import click
 
-from ondol.cli.asked_model import Sampling
-from ondol.cli.language import tr
-from ondol.cli.repl import Repl
-from ondol.cli.serving_model import serving_model, serving_options
+from ondol.cli.asked_model import AskedModel, Sampling
+from ondol.cli.language import tr, translator
+from ondol.cli.repl.conversation import Conversation
+from ondol.cli.repl.errors import ChatError
+from ondol.cli.repl.keyboard import Keyboard, open_history, without_echo
+from ondol.cli.repl.language import Speech
+from ondol.cli.repl.loop import COMMANDS, Repl
+from ondol.cli.repl.parameters import PARSERS, Parameters
+from ondol.cli.repl.served_model import ServedModel
+from ondol.cli.serving_model import note, serving_model, serving_options
+from ondol.config import load_settings
+
+HISTORY_FILE = "chat_history"
 
 
 @click.command("chat")
@@ -39,4 +49,24 @@ def chat_command(
     if not sys.stdin.isatty():
         raise click.UsageError(tr("A chat needs a terminal; for a pipe there is `ondol run`."))
     with serving_model(model, Sampling(max_tokens, temperature), url=url, flags=flags) as asked:
-        Repl(asked, system).run()
+        converse(asked, system, load_settings(flags).home / HISTORY_FILE)
+
+
+def converse(asked: AskedModel, system: str | None, history: Path) -> None:
+    """Talk with the model until the person has had enough; what they type is kept in `history`."""
+    speech = Speech(translator().language)
+    with ServedModel(f"{asked.client.url}/v1", asked.name, asked.client.api_key) as model:
+        try:
+            typed_before = open_history(history)
+        except ChatError as error:
+            note(speech.error(error))
+            typed_before = open_history(None)
+        Repl(
+            model,
+            Keyboard(COMMANDS, PARSERS, typed_before).read,
+            speech,
+            conversation=Conversation(system),
+            parameters=Parameters(asked.sampling.fields()),
+            while_answering=without_echo,
+            translate=translator().composed,
+        ).run()

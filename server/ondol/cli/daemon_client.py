@@ -86,6 +86,7 @@ class DaemonClient:
     """One daemon's HTTP API; every method raises DaemonUnreachable where no daemon answers."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
+        self.api_key = api_key
         self.url = (url if "://" in url else f"http://{url}").rstrip("/").removesuffix("/v1")
         with self._reaching():
             self._http = httpx.Client(

@@ -10,10 +10,11 @@ from contextlib import closing
 import click
 
 from ondol.cli.asked_model import AskedModel, Message, Sampling
+from ondol.cli.chat import HISTORY_FILE, converse
 from ondol.cli.language import tr
-from ondol.cli.repl import Repl
 from ondol.cli.serving_model import note, serving_model, serving_options
 from ondol.cli.typed_text import stdin_text, valid_text
+from ondol.config import load_settings
 
 
 @click.command("run")
@@ -53,7 +54,7 @@ def run_command(
     sampling = Sampling(max_tokens, temperature)
     with serving_model(model, sampling, url=url, flags=flags) as asked:
         if is_chat:
-            Repl(asked, system).run()
+            converse(asked, system, load_settings(flags).home / HISTORY_FILE)
         else:
             system_messages: list[Message] = (
                 [{"role": "system", "content": valid_text(system)}] if system else []
