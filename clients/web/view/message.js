@@ -1,0 +1,181 @@
+/**
+ * One message: its text, what can be done with it, and how it came to its end.
+ *
+ * Knows nothing about other messages. Invariant: what did not change is not touched, so that selections,
+ * focus and the place in a long answer stay while it grows.
+ */
+
+import { copyText } from "../clipboard.js";
+import { fill, h } from "../dom.js";
+import { endingOf } from "../endings.js";
+import { icon } from "../icons.js";
+import { splitThought } from "../thoughts.js";
+import { createEditor } from "./editor.js";
+import { createEndingView } from "./ending.js";
+
+const COPIED_MS = 1600;
+
+/**
+ * @typedef {object} Shown
+ * @property {import("../conversation.js").Message} message
+ * @property {import("../conversation.js").Message[]} siblings the message among its alternatives
+ * @property {boolean} isLast
+ */
+
+/**
+ * @param {any} app
+ * @returns {{ element: HTMLElement, show(shown: Shown): void }}
+ */
+export function createMessageView(app) {
+  const { state, t } = app;
+  const element = h("article", { class: "message" });
+  let parts = null;
+  let before = {};
+
+  return {
+    element,
+    show({ message, siblings, isLast }) {
+      const { streaming, editing, conversation } = state.get();
+      const live = streaming?.messageId === message.id ? streaming : null;
+      const isBusy = streaming !== null;
+      const isEditing = editing === message.id && !isBusy;
+      const isFirstRead = conversation.firstReadId === message.id;
+      const place = siblings.indexOf(message);
+      const now = { message, live, isBusy, isEditing, isLast, isFirstRead, place, numSiblings: siblings.length };
+      if (Object.keys(now).every((key) => Object.is(now[key], before[key]))) return;
+      before = now;
+      parts ??= message.role === "user" ? createQuestion(app, element) : createAnswer(app, element);
+      element.className = `message is-${message.role}`;
+      element.setAttribute("aria-label", t(message.role === "user" ? "message.yours" : "message.models"));
+      const divider = isFirstRead && h("p", { class: "message-divider" }, t("message.firstRead"));
+      const body = isEditing ? [createEditor(app, message)] : parts.show(now);
+      const actions = !live && !isEditing && parts.actions(now, siblings);
+      fill(element, divider, ...body, actions);
+      if (isEditing) element.querySelector("textarea").focus();
+    },
+  };
+}
+
+function createQuestion(app) {
+  const text = h("div", { class: "message-bubble" });
+  return {
+    show({ message }) {
+      if (text.textContent !== message.content) text.textContent = message.content;
+      return [text];
+    },
+    actions: ({ message, isBusy }, siblings) =>
+      h("div", { class: "message-actions" }, branches(app, message, siblings, isBusy), copyButton(app, message), editButton(app, message, isBusy)),
+  };
+}
+
+function createAnswer(app) {
+  const { t } = app;
+  const thoughts = createThoughts(app);
+  const content = h("div", { class: "message-content markdown" });
+  const waiting = h("p", { class: "message-waiting" });
+  const ending = createEndingView(app);
+  return {
+    show({ message, live, isLast }) {
+      const { thought, answer, isThinking } = splitThought(live?.text ?? message.content);
+      const reasoning = live?.reasoning ?? message.reasoning ?? thought;
+      app.markdown.render(content, answer, { isFinal: live === null });
+      thoughts.show(reasoning || thought, { isThinking: live !== null && (isThinking || !answer) });
+      const reason = live && waitingWords(app, live, answer, reasoning || thought);
+      waiting.textContent = reason ?? "";
+      waiting.classList.toggle("is-thinking", live !== null && live.waitingFor === null);
+      return [
+        (reasoning || thought) && thoughts.element,
+        answer && content,
+        reason && waiting,
+        live === null && ending.show(message, { isLast }),
+      ];
+    },
+    actions: ({ message, isBusy }, siblings) =>
+      h(
+        "div",
+        { class: "message-actions" },
+        branches(app, message, siblings, isBusy),
+        message.content && copyButton(app, message),
+        message.content && editButton(app, message, isBusy),
+        action(app, "retry", t("message.regenerate"), () => app.chat.regenerate(message.id), isBusy),
+        h("span", { class: "message-stats" }, statsWords(app, message)),
+        whyItStopped(app, message),
+      ),
+  };
+}
+
+/** Why nothing is seen yet; null once words come. */
+function waitingWords({ state, t }, live, answer, thought) {
+  if (live.waitingFor) return t(`waiting.${live.waitingFor}`);
+  if (answer || thought) return null;
+  if (live.queuePosition) return t("waiting.queue", { place: live.queuePosition });
+  const model = state.get().models.find(({ id }) => id === state.get().modelId);
+  if (model && ["loading", "downloading"].includes(model.status.value)) return t("waiting.model");
+  return t("waiting.answer");
+}
+
+function statsWords({ t }, { modelId, stats = {} }) {
+  const words = [modelId];
+  if (stats.tokensPerS) words.push(t("stats.tokensPerS", { speed: stats.tokensPerS }));
+  if (stats.ttftS !== undefined) words.push(t("stats.ttft", { seconds: stats.ttftS }));
+  return words.filter(Boolean).join(" · ");
+}
+
+/** Of an answer that is whole; what else happened is said without being asked (view/ending.js). */
+function whyItStopped({ state, t }, message) {
+  const ending = endingOf(message, state.get().conversation);
+  return ending.kind === "whole" && h("details", { class: "message-why" }, h("summary", null, t("stats.why")), t(ending.key));
+}
+
+/** What the model thought, folded once it answers. */
+function createThoughts({ t }) {
+  const text = h("div", { class: "thoughts-text" });
+  const title = h("span");
+  const element = h("details", { class: "thoughts" }, h("summary", { class: "thoughts-title" }, icon("bulb"), title), text);
+  return {
+    element,
+    show(thought, { isThinking }) {
+      title.textContent = t(isThinking ? "thoughts.now" : "thoughts.past");
+      element.classList.toggle("is-thinking", isThinking);
+      if (text.textContent !== thought) text.textContent = thought;
+    },
+  };
+}
+
+function action({ t }, name, label, onclick, isDisabled = false) {
+  return h("button", { class: "message-action", type: "button", "aria-label": label, title: label, disabled: isDisabled, onclick }, icon(name));
+}
+
+function editButton(app, message, isBusy) {
+  return action(app, "edit", app.t("message.edit"), () => app.state.set({ editing: message.id }), isBusy);
+}
+
+function copyButton(app, message) {
+  const { t } = app;
+  const button = action(app, "copy", t("message.copy"), async () => {
+    const isCopied = await copyText(splitThought(message.content).answer);
+    if (!isCopied) return app.state.set({ notice: { kind: "error", text: t("message.notCopied") } });
+    button.replaceChildren(icon("check"));
+    button.setAttribute("aria-label", t("message.copied"));
+    setTimeout(() => {
+      button.replaceChildren(icon("copy"));
+      button.setAttribute("aria-label", t("message.copy"));
+    }, COPIED_MS);
+  });
+  return button;
+}
+
+/** ‹ 2/3 ›, where there are alternatives. */
+function branches(app, message, siblings, isBusy) {
+  if (siblings.length < 2) return null;
+  const { chat, t } = app;
+  const place = siblings.indexOf(message);
+  const step = (name, label, to) => action(app, name, label, () => chat.select(siblings[to].id), isBusy || !siblings[to]);
+  return h(
+    "span",
+    { class: "message-branches", role: "group", "aria-label": t("branch.label") },
+    step("left", t("branch.previous"), place - 1),
+    h("span", { class: "message-branch" }, `${place + 1}/${siblings.length}`),
+    step("right", t("branch.next"), place + 1),
+  );
+}
