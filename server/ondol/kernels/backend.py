@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ondol.kernels import operators, quantized, sampling
+from ondol.errors import DeviceUnusable
+from ondol.kernels import deterministic, operators, quantized, sampling
 from ondol.kernels import paged_attention as attention
+from ondol.kernels.deterministic_attention import DeterministicAttention
 from ondol.kernels.kv_layer import KVLayer
 from ondol.kernels.paged_attention import AttentionMetadata
 from ondol.kernels.quantized import QuantizedMatrix
@@ -31,13 +33,18 @@ class Kernels:
         name: "torch" or "triton".
         reads_stale_values: attention multiplies what former owners left in a block by zero instead of not
             reading it, so NaN has to be cleared before.
+        is_deterministic: every bit of a row's result is the same whatever rows are computed beside it, on one
+            machine; otherwise rows may differ in their last bits.
     """
 
     name: str
     reads_stale_values: bool = True
+    is_deterministic: bool = False
+    linear: Callable[[Tensor, Tensor, Tensor | None], Tensor] = operators.linear
     rms_norm: Callable[[Tensor, Tensor, float], Tensor] = operators.rms_norm
     add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]] = operators.add_rms_norm
     silu_mul: Callable[[Tensor], Tensor] = operators.silu_mul
+    sigmoid: Callable[[Tensor], Tensor] = torch.sigmoid
     rotate_and_write_kv: Callable[[Tensor, tuple[Tensor, Tensor], KVLayer, Tensor], Tensor] = (
         attention.rotate_and_write_kv
     )
@@ -53,24 +60,62 @@ class Kernels:
         [Tensor, Tensor, Tensor, Sequence[QuantizedMatrix], QuantizedMatrix], Tensor
     ] = quantized.quantized_mixture_of_experts
     sample_tokens: Callable[[Tensor, SamplingRows], tuple[Tensor, Tensor]] = sampling.sample_tokens
+    logsumexp: Callable[[Tensor], Tensor] = operators.logsumexp
 
 
 REFERENCE = Kernels("torch")
 
 
-def choose_kernels(device: torch.device) -> tuple[Kernels, tuple[str, ...]]:
-    """The kernels for a device, and notes for a user where they are not the fast ones."""
+def deterministic_reference() -> Kernels:
+    """The torch reference for a CPU, its rows independent of each other bit by bit; see `deterministic`."""
+    products = deterministic.DeterministicOperators()
+    return Kernels(
+        "torch",
+        # Keys beyond the end of a context are not read.
+        reads_stale_values=False,
+        is_deterministic=True,
+        linear=products.linear,
+        silu_mul=deterministic.silu_mul,
+        sigmoid=deterministic.sigmoid,
+        paged_attention=DeterministicAttention(products.tiles).paged_attention,
+        mixture_of_experts=products.mixture_of_experts,
+        quantized_linear=products.quantized_linear,
+        quantized_mixture_of_experts=products.quantized_mixture_of_experts,
+        sample_tokens=deterministic.sample_tokens,
+        logsumexp=deterministic.logsumexp,
+    )
+
+
+def choose_kernels(
+    device: torch.device, *, is_deterministic: bool = False
+) -> tuple[Kernels, tuple[str, ...]]:
+    """The kernels for a device, and notes for a user where they are not the fast ones.
+
+    Raises:
+        DeviceUnusable: deterministic ones are asked for, and there are none for this device.
+    """
     if device.type != "cuda":
-        return REFERENCE, ()
+        return (deterministic_reference() if is_deterministic else REFERENCE), ()
+    kernels, reason = _triton_kernels(device, is_deterministic=is_deterministic)
+    if kernels is not None:
+        return kernels, ()
+    if is_deterministic:
+        raise DeviceUnusable(
+            f"--deterministic needs Triton's kernels on a GPU, and they cannot be used here ({reason}): "
+            "start without it, or with --device cpu."
+        )
+    note = f"Triton's kernels cannot be used; the torch reference serves instead, more slowly: {reason}"
+    return REFERENCE, (note,)
+
+
+def _triton_kernels(device: torch.device, *, is_deterministic: bool) -> tuple[Kernels | None, str]:
+    """Triton's kernels, or why there are none."""
     try:
         # Imported only where it is going to be used: triton is not installed everywhere.
         fast = importlib.import_module("ondol.kernels.triton.backend")
     except ImportError as error:
-        return REFERENCE, (_slow_note(str(error)),)
-    kernels: Kernels = fast.TRITON
+        return None, str(error)
     reason: str | None = fast.why_unusable(device)
-    return (kernels, ()) if reason is None else (REFERENCE, (_slow_note(reason),))
-
-
-def _slow_note(reason: str) -> str:
-    return f"Triton's kernels cannot be used; the torch reference serves instead, more slowly: {reason}"
+    if reason is not None:
+        return None, reason
+    return (fast.DETERMINISTIC if is_deterministic else fast.TRITON), ""

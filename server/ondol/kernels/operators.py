@@ -4,9 +4,16 @@ Each function is one fusion boundary: a hardware kernel replaces exactly one of 
 with it. Knows nothing about models or requests.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """hidden [.., K] times weight [N, K], plus bias [N]: [.., N]."""
+    return F.linear(hidden, weight, bias)
 
 
 def rms_norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -54,6 +61,11 @@ def silu_mul(gate_up: Tensor) -> Tensor:
     return F.silu(gate) * up
 
 
+def logsumexp(logits: Tensor) -> Tensor:
+    """Logarithm of the sum of the exponentials of each row: [B, vocab_size] float32 -> [B, 1]."""
+    return logits.logsumexp(dim=-1, keepdim=True)
+
+
 def route(router_logits: Tensor, top_k: int, normalize: bool) -> tuple[Tensor, Tensor]:
     """Top-k experts of each row and their weights.
 
@@ -85,15 +97,34 @@ def mixture_of_experts(
     Returns:
         [T, H].
     """
+
+    def compute(rows: Tensor, expert: int) -> Tensor:
+        return F.linear(silu_mul(F.linear(rows, gate_up[expert])), down[expert])
+
+    return sum_over_experts(hidden, weights, experts, gate_up.shape[0], compute)
+
+
+def sum_over_experts(
+    hidden: Tensor,
+    weights: Tensor,
+    experts: Tensor,
+    num_experts: int,
+    compute: Callable[[Tensor, int], Tensor],
+) -> Tensor:
+    """Each row's experts, summed with their weights in the order of the experts' numbers: [T, H].
+
+    Args:
+        hidden, weights, experts: as `mixture_of_experts` takes them.
+        num_experts: how many there are.
+        compute: rows [n, H] through one expert, [n, H].
+    """
     output = torch.zeros_like(hidden)
     flat = experts.flatten()
     order = flat.argsort(stable=True)
-    counts = torch.bincount(flat, minlength=gate_up.shape[0]).tolist()
+    counts = torch.bincount(flat, minlength=num_experts).tolist()
     top_k = experts.shape[1]
     for expert, chosen in enumerate(torch.split(order, counts)):
         if chosen.numel():
             rows = chosen // top_k
-            product = silu_mul(F.linear(hidden[rows], gate_up[expert]))
-            product = F.linear(product, down[expert])
-            output.index_add_(0, rows, product * weights.flatten()[chosen, None])
+            output.index_add_(0, rows, compute(hidden[rows], expert) * weights.flatten()[chosen, None])
     return output

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ondol.kernels.operators import silu_mul
+from ondol.kernels.operators import silu_mul, sum_over_experts
 
 Kind = Literal["int8", "int4", "nf4", "fp4", "fp8_e4m3"]
 
@@ -265,19 +265,12 @@ def quantized_mixture_of_experts(
 
     `gate_up` is one fused stack, or gate and up apart where they could not be fused.
     """
-    output = torch.zeros_like(hidden)
-    top_k = experts.shape[1]
-    flat = experts.flatten()
-    order = flat.argsort(stable=True)
-    counts = torch.bincount(flat, minlength=down.codes.shape[0]).tolist()
-    for expert, chosen in enumerate(torch.split(order, counts)):
-        if chosen.numel():
-            rows = chosen // top_k
-            inputs = hidden[rows]
-            gated = torch.cat([_through_expert(inputs, stack, expert) for stack in gate_up], dim=-1)
-            product = _through_expert(silu_mul(gated), down, expert)
-            output.index_add_(0, rows, product * weights.flatten()[chosen, None])
-    return output
+
+    def compute(rows: Tensor, expert: int) -> Tensor:
+        gated = torch.cat([_through_expert(rows, stack, expert) for stack in gate_up], dim=-1)
+        return _through_expert(silu_mul(gated), down, expert)
+
+    return sum_over_experts(hidden, weights, experts, down.codes.shape[0], compute)
 
 
 def _through_expert(hidden: Tensor, stack: QuantizedMatrix, expert: int) -> Tensor:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ondol.kernels.kv_layer import KVLayer
 from ondol.kernels.paged_attention import AttentionMetadata, PagedKVCache
@@ -104,7 +103,7 @@ class SparseFeedForward(KernelModule):
             self.router(hidden), self.sizes.num_experts_per_token, self.sizes.normalize_weights
         )
         routed = self.experts(hidden, weights, chosen)
-        shared: Tensor = F.sigmoid(self.shared_gate(hidden)) * self.shared(hidden)
+        shared: Tensor = self.kernels.sigmoid(self.shared_gate(hidden)) * self.shared(hidden)
         return routed + shared
 
 

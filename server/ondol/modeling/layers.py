@@ -63,7 +63,7 @@ class ExpertsShape:
             yield f"{prefix}.gate_proj", f"{prefix}.up_proj", f"{prefix}.down_proj"
 
 
-class Linear(nn.Module):
+class Linear(KernelModule):
     """One or several projections of the same input, stacked: [T, K] -> [T, sum of their widths]."""
 
     def __init__(self, shape: ProjectionShape, dtype: torch.dtype) -> None:
@@ -75,7 +75,7 @@ class Linear(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[T, K] -> [T, N]."""
-        return F.linear(hidden, self.weight, self.bias)
+        return self.kernels.linear(hidden, self.weight, self.bias)
 
     def slots(self) -> Iterator[WeightSlot]:
         """Weights, and biases if any, of every stacked projection."""
@@ -98,7 +98,7 @@ class RMSNorm(nn.Module):
         yield ParameterSlot(f"{self.name}.weight", self, "weight", 0, self.weight.shape[0])
 
 
-class Embedding(nn.Module):
+class Embedding(KernelModule):
     """Token embeddings: ids [T] -> [T, H]."""
 
     def __init__(self, name: str, vocab_size: int, hidden_size: int, dtype: torch.dtype) -> None:
@@ -112,7 +112,7 @@ class Embedding(nn.Module):
 
     def as_head(self, hidden: Tensor) -> Tensor:
         """The same matrix as a tied head: [B, H] -> [B, vocab_size]."""
-        return F.linear(hidden, self.weight)
+        return self.kernels.linear(hidden, self.weight, None)
 
     def slots(self) -> Iterator[WeightSlot]:
         """The one weight."""
