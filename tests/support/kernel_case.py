@@ -102,7 +102,8 @@ class KernelCase:
 
 def _written(argument: object) -> Iterator[object]:
     if isinstance(argument, KVLayer):
-        yield from argument.tensors()
+        # What a reader sees: a code may be a neighbour's where a value lies between the two.
+        yield from argument.read(torch.arange(len(argument.keys), device=argument.keys.device), torch.float32)
     else:
         yield argument
 

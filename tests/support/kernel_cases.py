@@ -5,12 +5,14 @@ tests and benchmarks/gpu check it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
 from support.kernel_case import Inputs, KernelCase
 from support.quantized_matrices import random_matrix
-from support.ragged_batches import RaggedBatch
+from support.ragged_batches import RaggedBatch, make_layer
 from torch import Tensor
 
 from ondol.kernels.kv_layer import KVLayer
@@ -83,23 +85,26 @@ def _feed_forward() -> Iterator[KernelCase]:
 
 def _rotary() -> Iterator[KernelCase]:
     for heads, is_long in [*((heads, False) for heads in HEADS), *((heads, True) for heads in LONG_HEADS)]:
-        for num_rows in (1, 33) if not is_long else (64, 1000):
+        for num_rows, codes in product((1, 33) if not is_long else (64, 1000), (False, True)):
             yield KernelCase(
                 "rotate_and_write_kv",
-                f"{num_rows}-rows-{_name(heads)}",
-                lambda inputs, n=num_rows, h=heads: _rotary_arguments(inputs, n, h),
+                f"{num_rows}-rows-{_name(heads)}" + "-fp8" * codes,
+                lambda inputs, n=num_rows, h=heads, c=codes: _rotary_arguments(inputs, n, h, has_codes=c),
                 written=(2,),
                 is_long=is_long,
             )
 
 
-def _rotary_arguments(inputs: Inputs, num_rows: int, heads: tuple[int, int, int]) -> tuple[object, ...]:
+def _rotary_arguments(
+    inputs: Inputs, num_rows: int, heads: tuple[int, int, int], *, has_codes: bool
+) -> tuple[object, ...]:
     num_heads, num_kv_heads, head_dim = heads
     num_blocks = num_rows // BLOCK_SIZE + 3
     angles = torch.outer(torch.arange(num_rows) + 100.0, torch.arange(head_dim // 2) + 1.0) / 50
     angles = torch.cat((angles, angles), dim=-1)[:, None, :]
     states = inputs.normal(num_rows, num_heads + 2 * num_kv_heads, head_dim)
-    layer = KVLayer(*(inputs.normal(num_blocks, BLOCK_SIZE, num_kv_heads, head_dim) for _ in range(2)))
+    cache = (inputs.normal(num_blocks, BLOCK_SIZE, num_kv_heads, head_dim) for _ in range(2))
+    layer = make_layer(*cache, has_codes=has_codes)
     slots = torch.randperm(num_blocks * BLOCK_SIZE)[:num_rows]
     return states, (inputs.put(angles.cos()), inputs.put(angles.sin())), layer, inputs.put(slots)
 
@@ -107,21 +112,21 @@ def _rotary_arguments(inputs: Inputs, num_rows: int, heads: tuple[int, int, int]
 def _decodes() -> Iterator[KernelCase]:
     ragged = (1, 16, 17, 255, 256, 257, 300)
     for heads, window in ((HEADS[0], None), (HEADS[1], 13), (HEADS[2], 256)):
-        yield _attention(f"decode-{_name(heads)}-window-{window}", heads, ragged, (), window)
+        yield from _attention(f"decode-{_name(heads)}-window-{window}", heads, ragged, (), window)
     for heads in LONG_HEADS:
         lengths = tuple(1 + 37 * index for index in range(64))
-        yield _attention(f"decode-64-rows-{_name(heads)}", heads, lengths, (), None, is_long=True)
-        yield _attention(f"decode-8192-{_name(heads)}", heads, (8192,), (), None, is_long=True)
+        yield from _attention(f"decode-64-rows-{_name(heads)}", heads, lengths, (), None, is_long=True)
+        yield from _attention(f"decode-8192-{_name(heads)}", heads, (8192,), (), None, is_long=True)
 
 
 def _prefills() -> Iterator[KernelCase]:
     # (positions before, rows): from the start, over a cached prefix, across a split of 256 keys.
     spans = ((0, 33), (40, 17), (250, 20), (16, 2))
     for heads, window in ((HEADS[0], None), (HEADS[1], 21), (HEADS[2], None)):
-        yield _attention(f"prefill-{_name(heads)}-window-{window}", heads, (), spans, window)
-    yield _attention("mixed", HEADS[0], (5, 40), ((0, 7), (17, 65)), None)
+        yield from _attention(f"prefill-{_name(heads)}-window-{window}", heads, (), spans, window)
+    yield from _attention("mixed", HEADS[0], (5, 40), ((0, 7), (17, 65)), None)
     for heads in LONG_HEADS:
-        yield _attention(
+        yield from _attention(
             f"prefill-1000-{_name(heads)}", heads, (99,), ((0, 1000), (512, 129)), None, is_long=True
         )
 
@@ -134,8 +139,10 @@ def _attention(
     window: int | None,
     *,
     is_long: bool = False,
-) -> KernelCase:
-    def build(inputs: Inputs) -> tuple[object, ...]:
+) -> Iterator[KernelCase]:
+    """Over a cache of plain values, and over one of codes."""
+
+    def build(inputs: Inputs, *, has_codes: bool) -> tuple[object, ...]:
         batch = RaggedBatch(
             decodes,
             spans,
@@ -145,11 +152,15 @@ def _attention(
             dtype=inputs.dtype,
             garbage=inputs.stale_value,
             device=inputs.device,
+            has_codes=has_codes,
         )
-        layer = KVLayer(*map(inputs.put, batch.layer.tensors()))
+        layer = batch.layer if has_codes else KVLayer(*map(inputs.put, batch.layer.tensors()))
         return inputs.put(batch.query), layer, batch.metadata, batch.scale, window
 
-    return KernelCase("paged_attention", label, build, is_long=is_long)
+    for codes in (False, True):
+        yield KernelCase(
+            "paged_attention", label + "-fp8" * codes, partial(build, has_codes=codes), is_long=is_long
+        )
 
 
 def _linears() -> Iterator[KernelCase]:

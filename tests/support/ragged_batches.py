@@ -2,6 +2,7 @@
 
 import torch
 
+from ondol.kernels.float8 import quantize
 from ondol.kernels.kv_layer import KVLayer
 from ondol.kernels.paged_attention import AttentionMetadata, DecodeRows, PrefillSpan
 
@@ -14,6 +15,7 @@ class RaggedBatch:
         prefills: (start, number of rows) of each span.
         heads: query heads and KV heads.
         garbage: what every cache position holds that no request owns.
+        has_codes: whether the cache holds codes of 8-bit floating point.
     """
 
     def __init__(
@@ -27,6 +29,7 @@ class RaggedBatch:
         dtype=torch.float32,
         garbage=0.0,
         device="cpu",
+        has_codes=False,
     ):
         generator = torch.Generator().manual_seed(0)
         contexts = [*decodes, *(start + num_rows for start, num_rows in prefills)]
@@ -39,7 +42,7 @@ class RaggedBatch:
             positions = torch.arange(length)
             slots = table[positions // block_size] * block_size + positions % block_size
             cache.flatten(1, 2)[:, slots] = content
-        self.layer = KVLayer(*cache.to(device, dtype))
+        self.layer = make_layer(*cache.to(device, dtype), has_codes=has_codes)
         num_rows = len(decodes) + sum(rows for _, rows in prefills)
         self.query = torch.randn(num_rows, heads[0], head_dim, generator=generator).to(device, dtype)
         self.scale = head_dim**-0.5
@@ -60,6 +63,14 @@ class RaggedBatch:
         """Put what another batch's blocks hold into own blocks."""
         for own, source in zip(self.layer.tensors(), other.layer.tensors(), strict=True):
             own[blocks] = source[other_blocks]
+
+
+def make_layer(keys, values, *, has_codes):
+    """A layer of the cache that holds them, as they are or as codes."""
+    if not has_codes:
+        return KVLayer(keys, values)
+    (key_codes, key_scales), (value_codes, value_scales) = quantize(keys), quantize(values)
+    return KVLayer(key_codes, value_codes, key_scales, value_scales)
 
 
 def _decode_rows(lengths, tables, first_row, device):

@@ -205,7 +205,7 @@ def _decode(query: Tensor, layer: KVLayer, tables: Tensor, mask: Tensor, scale: 
     num_rows, num_heads, head_dim = query.shape
     num_kv_heads = layer.num_kv_heads
     # [B, num_blocks, block_size, KV, D] -> [B, KV, L, D]; the heads of a group become query rows.
-    key, value = (part.flatten(1, 2).transpose(1, 2) for part in layer.read(tables))
+    key, value = (part.flatten(1, 2).transpose(1, 2) for part in layer.read(tables, query.dtype))
     grouped = query.view(num_rows, num_kv_heads, num_heads // num_kv_heads, head_dim)
     attended = F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale)
     return attended.reshape(num_rows, num_heads, head_dim)
@@ -214,7 +214,9 @@ def _decode(query: Tensor, layer: KVLayer, tables: Tensor, mask: Tensor, scale: 
 def _prefill(query: Tensor, layer: KVLayer, span: PrefillSpan, mask: Tensor, scale: float) -> Tensor:
     num_rows, num_heads, head_dim = query.shape
     group_size = num_heads // layer.num_kv_heads
-    key, value = (part.flatten(0, 1)[: span.stop].transpose(0, 1) for part in layer.read(span.block_ids))
+    key, value = (
+        part.flatten(0, 1)[: span.stop].transpose(0, 1) for part in layer.read(span.block_ids, query.dtype)
+    )
     # [n, H, D] -> [KV, group * n, D]: all heads of a group over the same keys, without copying them.
     grouped = query.transpose(0, 1).reshape(-1, group_size * num_rows, head_dim)
     attended = F.scaled_dot_product_attention(

@@ -1,5 +1,7 @@
 """One tile of paged keys and values: the step that decode and prefill attention share.
 
+It is here alone that the cache is read, and that codes become numbers.
+
 The running softmax is that of online softmax (arXiv:1805.02867) in base 2. Knows block tables, nothing about
 how rows were chosen. Invariant: a key at or beyond `stop` is not read, so whatever a block's former owner
 left there, NaN too, reaches no sum.
@@ -7,6 +9,8 @@ left there, NaN too, reaches no sum.
 
 import triton
 import triton.language as tl
+
+from ondol.kernels.triton.float8 import float8_numbers
 
 LOG2_E = 1.4426950408889634
 
@@ -32,22 +36,29 @@ def attend_tile(
     Args:
         query: [M, BLOCK_D].
         state: running maximum [M] and sum [M] of the powers of two, and weighted values [M, BLOCK_D].
-        cache: pointers to keys, values and the request's block table.
+        cache: pointers to keys, values, their scales (None without codes) and the request's block table.
         visible: oldest and newest position that each row sees, [M] each.
         scale: factor on the scores, log2(e) included.
     """
     maximum, total, weighted = state
-    keys, values, table = cache
+    keys, values, key_scales, value_scales, table = cache
     oldest, newest = visible
     position = start + tl.arange(0, BLOCK_N)
     column = tl.arange(0, BLOCK_D)
     is_key = position < stop
     block = tl.load(table + position // BLOCK_SIZE, mask=is_key, other=0).to(tl.int64)
     slot = block * BLOCK_SIZE + position % BLOCK_SIZE
-    offsets = (slot * NUM_KV_HEADS + kv_head)[:, None] * HEAD_DIM + column[None, :]
+    head = slot * NUM_KV_HEADS + kv_head
+    offsets = head[:, None] * HEAD_DIM + column[None, :]
     inside = is_key[:, None] & (column < HEAD_DIM)[None, :]
-    key = tl.load(keys + offsets, mask=inside, other=0.0)
+    # The tile's keys.
+    key = tl.load(keys + offsets, mask=inside, other=0)
+    if key_scales is not None:
+        key = float8_numbers(key).to(query.dtype)
     scores = tl.dot(query, tl.trans(key), input_precision="tf32x3") * scale
+    if key_scales is not None:
+        # A key's scale is a factor of its scores: cheaper there than on every element of the key.
+        scores *= tl.load(key_scales + head, mask=is_key, other=0.0).to(tl.float32)[None, :]
     seen = (position[None, :] >= oldest[:, None]) & (position[None, :] <= newest[:, None])
     scores = tl.where(seen, scores, float("-inf"))
 
@@ -56,6 +67,12 @@ def attend_tile(
     pivot = tl.where(highest == float("-inf"), 0.0, highest)
     weights = tl.exp2(scores - pivot[:, None])
     fade = tl.exp2(maximum - pivot)
-    value = tl.load(values + offsets, mask=inside, other=0.0)
+    total = total * fade + tl.sum(weights, axis=1)
+    # The tile's values.
+    value = tl.load(values + offsets, mask=inside, other=0)
+    if value_scales is not None:
+        weights *= tl.load(value_scales + head, mask=is_key, other=0.0).to(tl.float32)[None, :]
+        # Scaled weights need bfloat16's range: those of old keys would be subnormal in float16.
+        value = float8_numbers(value).to(tl.float32 if query.dtype == tl.float32 else tl.bfloat16)
     added = tl.dot(weights.to(value.dtype), value, weighted * fade[:, None], input_precision="tf32x3")
-    return highest, total * fade + tl.sum(weights, axis=1), added
+    return highest, total, added

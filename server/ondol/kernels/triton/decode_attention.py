@@ -48,7 +48,7 @@ def attend_decodes(
     num_rows = len(decodes.rows)
     layout = (decodes.rows, decodes.block_tables, decodes.context_lens)
     _split_kernel[(num_rows, layer.num_kv_heads, num_splits)](
-        *(query, layer.keys, layer.values, *layout, sums, weighted),
+        *(query, layer.keys, layer.values, layer.key_scales, layer.value_scales, *layout, sums, weighted),
         table_stride=decodes.block_tables.stride(0),
         num_splits=num_splits,
         GROUP=group,
@@ -83,6 +83,8 @@ def _split_kernel(
     query: tl.tensor,
     keys: tl.tensor,
     values: tl.tensor,
+    key_scales: tl.tensor | None,
+    value_scales: tl.tensor | None,
     rows: tl.tensor,
     tables: tl.tensor,
     context_lens: tl.tensor,
@@ -118,7 +120,7 @@ def _split_kernel(
         total = tl.zeros([BLOCK_M], tl.float32)
         weighted = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
         visible = (tl.zeros([BLOCK_M], tl.int32) + oldest, tl.zeros([BLOCK_M], tl.int32) + context - 1)
-        cache = (keys, values, tables + index.to(tl.int64) * table_stride)
+        cache = (keys, values, key_scales, value_scales, tables + index.to(tl.int64) * table_stride)
         for start in range(first, stop, BLOCK_N):
             maximum, total, weighted = attend_tile(
                 *(vectors, (maximum, total, weighted), cache, start, stop, visible, kv_head, scale),

@@ -9,6 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ondol.kernels.kv_layer import KVLayer
+from ondol.kernels.triton.float8 import float8_codes, float8_scales
 
 PRODUCT_BLOCK = 1024
 # Heads of a row in one program: enough bytes for a warp, few enough that one row spreads over many.
@@ -41,7 +42,7 @@ def rotate_and_write_kv(
     if num_rows:
         grid = (num_rows, triton.cdiv(num_all, HEADS_PER_PROGRAM))
         _rotate_kernel[grid](
-            *(heads, cos, sin, slots, query, layer.keys, layer.values),
+            *(heads, cos, sin, slots, query, layer.keys, layer.values, layer.key_scales, layer.value_scales),
             NUM_HEADS=query.shape[1],
             NUM_KV_HEADS=num_kv_heads,
             HEAD_DIM=head_dim,
@@ -73,6 +74,8 @@ def _rotate_kernel(
     query: tl.tensor,
     keys: tl.tensor,
     values: tl.tensor,
+    key_scales: tl.tensor | None,
+    value_scales: tl.tensor | None,
     NUM_HEADS: tl.constexpr,
     NUM_KV_HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
@@ -101,12 +104,21 @@ def _rotate_kernel(
     target = query + row * NUM_HEADS * HEAD_DIM + offsets
     tl.store(target, low, mask=is_query)
     tl.store(target + HALF, high, mask=is_query)
-    slot = tl.load(slots + row).to(tl.int64) * NUM_KV_HEADS * HEAD_DIM
-    is_key = turns & (head >= NUM_HEADS)[:, None] & is_column
-    target = keys + slot + offsets - NUM_HEADS * HEAD_DIM
-    tl.store(target, low, mask=is_key)
-    tl.store(target + HALF, high, mask=is_key)
-    is_value = inside & (head >= FIRST_VALUE)[:, None]
-    target = values + slot + offsets - FIRST_VALUE * HEAD_DIM
-    tl.store(target, low, mask=is_value)
-    tl.store(target + HALF, high, mask=is_value)
+    # The slot's heads in the cache, counted from the row's first key and its first value.
+    slot = tl.load(slots + row).to(tl.int64) * NUM_KV_HEADS
+    key_head, value_head = slot + head - NUM_HEADS, slot + head - FIRST_VALUE
+    is_key = (head >= NUM_HEADS) & (head < FIRST_VALUE)
+    is_value = (head >= FIRST_VALUE) & (head < FIRST_VALUE + NUM_KV_HEADS)
+    if key_scales is not None:
+        # What is stored is what a cache without codes would hold, rounded once more.
+        low_number, high_number = low.to(tl.float32), high.to(tl.float32)
+        scales = float8_scales(low_number, high_number)
+        tl.store(key_scales + key_head, scales, mask=is_key)
+        tl.store(value_scales + value_head, scales, mask=is_value)
+        low, high = float8_codes(low_number, scales), float8_codes(high_number, scales)
+    target = keys + key_head[:, None] * HEAD_DIM + column[None, :]
+    tl.store(target, low, mask=is_key[:, None] & is_column)
+    tl.store(target + HALF, high, mask=is_key[:, None] & is_column)
+    target = values + value_head[:, None] * HEAD_DIM + column[None, :]
+    tl.store(target, low, mask=is_value[:, None] & is_column)
+    tl.store(target + HALF, high, mask=is_value[:, None] & is_column)

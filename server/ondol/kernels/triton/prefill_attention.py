@@ -32,7 +32,7 @@ def attend_prefills(
     tiles, tables = metadata.once("tiles", lambda: _cut_into_tiles(metadata))
     num_heads = query.shape[1]
     _prefill_kernel[(len(tiles), num_heads)](
-        *(query, layer.keys, layer.values, tiles, tables, output),
+        *(query, layer.keys, layer.values, layer.key_scales, layer.value_scales, tiles, tables, output),
         GROUP=num_heads // layer.num_kv_heads,
         BLOCK_M=TILE_ROWS,
         NUM_FIELDS=NUM_TILE_FIELDS,
@@ -64,6 +64,8 @@ def _prefill_kernel(
     query: tl.tensor,
     keys: tl.tensor,
     values: tl.tensor,
+    key_scales: tl.tensor | None,
+    value_scales: tl.tensor | None,
     tiles: tl.tensor,
     tables: tl.tensor,
     output: tl.tensor,
@@ -93,7 +95,7 @@ def _prefill_kernel(
     # Rows that only fill the tile see what the last one sees: a row that saw nothing would divide by zero.
     newest = tl.minimum(position + member, stop - 1)
     visible = (tl.maximum(newest - window + 1, 0), newest)
-    cache = (keys, values, tables + table_start)
+    cache = (keys, values, key_scales, value_scales, tables + table_start)
     first = tl.maximum(position - window + 1, 0) // BLOCK_N * BLOCK_N
     for start in range(first, stop, BLOCK_N):
         maximum, total, weighted = attend_tile(

@@ -6,9 +6,8 @@ The interpreter runs kernels as Python and accepts what the compiler does not.
 import pytest
 import torch
 from support.kernel_compiler import HOPPER_SHARED_BYTES, recorded_launches
-from support.ragged_batches import RaggedBatch
+from support.ragged_batches import RaggedBatch, make_layer
 
-from ondol.kernels.kv_layer import KVLayer
 from ondol.kernels.triton.backend import TRITON
 
 
@@ -47,6 +46,24 @@ def test_attention_compiles_for_hopper(heads, head_dim, dtype):
         assert "wgmma.mma_async" in prefill.asm["ptx"], "prompts run on Hopper's tensor cores"
 
 
+@pytest.mark.parametrize(
+    ("heads", "head_dim", "dtype"),
+    [
+        ((32, 32), 128, torch.bfloat16),
+        pytest.param((28, 4), 128, torch.float16, marks=pytest.mark.slow),
+        pytest.param((4, 2), 64, torch.float32, marks=pytest.mark.slow),
+        pytest.param((8, 1), 256, torch.bfloat16, marks=pytest.mark.slow),
+    ],
+)
+def test_attention_over_codes_compiles_for_hopper(heads, head_dim, dtype):
+    """The slow shapes: seconds of ptxas each."""
+    shape = {"heads": heads, "head_dim": head_dim, "dtype": dtype, "has_codes": True}
+    batch = RaggedBatch([5, 300], [(3, 70)], **shape)
+    prefill = check(lambda: batch.attend(TRITON), 3)
+    if dtype.itemsize == 2:
+        assert "wgmma.mma_async" in prefill.asm["ptx"], "prompts run on Hopper's tensor cores"
+
+
 @pytest.mark.parametrize("width", [896, 5120])
 def test_norms_compile_for_hopper(width):
     hidden, residual = torch.zeros(2, 3, width, dtype=torch.bfloat16)
@@ -59,8 +76,9 @@ def test_norms_compile_for_hopper(width):
     check(operate, 2)
 
 
-def test_product_and_rotation_compile_for_hopper():
-    layer = KVLayer(*torch.zeros(2, 4, 16, 4, 128, dtype=torch.bfloat16))
+@pytest.mark.parametrize("has_codes", [False, True])
+def test_product_and_rotation_compile_for_hopper(has_codes):
+    layer = make_layer(*torch.zeros(2, 4, 16, 4, 128, dtype=torch.bfloat16), has_codes=has_codes)
     heads = torch.zeros(3, 36, 128, dtype=torch.bfloat16)
     rotary = (heads[:, :1].contiguous(), heads[:, :1].contiguous())
 
