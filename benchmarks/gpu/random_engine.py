@@ -70,9 +70,7 @@ class RandomEngine:
         runner = ModelRunner(self.model, cache, Sampler(vocab_size, device, kernels), device, kernels)
         block_manager = BlockManager(plan.num_blocks, BLOCK_SIZE, size.enable_prefix_caching)
         self.scheduler = Scheduler(block_manager, size.max_num_seqs, MAX_BATCHED_TOKENS[device.type])
-        self._core = EngineCore(
-            runner, self.scheduler, block_manager, frozenset(), size.max_model_len, vocab_size
-        )
+        self._core = EngineCore(runner, self.scheduler, frozenset(), size.max_model_len, vocab_size)
         self._random = random.Random(0)
         self._vocab_size = vocab_size
         self._numbers = count()

@@ -8,6 +8,7 @@ import torch
 
 from ondol.engine.block_manager import BlockManager
 from ondol.engine.core import EngineCore
+from ondol.engine.decode_step import DecodeStep
 from ondol.engine.grammar_compiler import GrammarCompiler, GrammarQueue
 from ondol.engine.kv_cache import KVPlan, KVShape, allocate
 from ondol.engine.messages import AddRequest, TokenOutput
@@ -15,6 +16,7 @@ from ondol.engine.model_runner import ModelRunner
 from ondol.engine.sampler import Sampler
 from ondol.engine.sampling_params import SamplingParams
 from ondol.engine.scheduler import Scheduler
+from ondol.engine.step_sizes import StepSizes
 from ondol.kernels.backend import REFERENCE, Kernels
 from ondol.modeling.loading import load_model
 from ondol.modeling.quantization.on_load import OnLoad
@@ -34,25 +36,39 @@ def build_core(
     on_load: OnLoad | None = None,
     max_prompt_logits: int = 512,
     kernels: Kernels = REFERENCE,
+    overlaps: bool = False,
+    uses_buffers: bool = False,
 ) -> EngineCore:
-    """Load a folder in float32 and build the engine round it, with a pool of the given size."""
+    """Load a folder in float32 and build the engine round it, with a pool of the given size.
+
+    Args:
+        overlaps: launch a step before the tokens of the one before are read, as on a GPU.
+        uses_buffers: run steps in which everybody decodes from static buffers, as on a GPU.
+    """
     weights = load_model(folder, CPU, "float32", on_load=on_load, kernels=kernels)
     shape = KVShape(weights.num_layers, weights.num_kv_heads, weights.head_dim)
     max_model_len = min(weights.context_length, num_blocks * block_size)
     weights.model.prepare(max_model_len)
-    cache = allocate(KVPlan(num_blocks, block_size, max_model_len, 0), shape, weights.dtype, CPU)
-    runner = ModelRunner(weights.model, cache, Sampler(weights.vocab_size, CPU, kernels), CPU, kernels)
+    # Padding writes to a block that the block manager does not know.
+    plan = KVPlan(num_blocks + uses_buffers, block_size, max_model_len, 0)
+    cache = allocate(plan, shape, weights.dtype, CPU)
+    decode_step = None
+    if uses_buffers:
+        sizes = StepSizes(max_num_seqs, max_model_len)
+        decode_step = DecodeStep(weights.model, cache, kernels, sizes, weights.vocab_size, CPU)
+    sampler = Sampler(weights.vocab_size, CPU, kernels)
+    runner = ModelRunner(weights.model, cache, sampler, CPU, kernels, decode_step)
     block_manager = BlockManager(num_blocks, block_size, enable_prefix_caching)
     scheduler = Scheduler(block_manager, max_num_seqs, max_num_batched_tokens, max_prompt_logits)
     compiler = GrammarCompiler(folder, weights.vocab_size, end_token_ids)
     return EngineCore(
         runner,
         scheduler,
-        block_manager,
         end_token_ids,
         max_model_len,
         weights.vocab_size,
         GrammarQueue(compiler.compile),
+        overlaps=overlaps,
     )
 
 

@@ -2,10 +2,13 @@
 
 It keeps a paged cache of its own, of token ids instead of keys and values, and reads every request's
 history back through its block table. A block that is shared wrongly, overwritten or lost therefore
-changes the tokens, as it would with a real model.
+changes the tokens, as it would with a real model. Like a device it computes in the order of launches, and
+it alone knows the tokens of launches that nobody has collected.
 """
 
-from ondol.engine.batch import Batch, StepResult
+from dataclasses import dataclass
+
+from ondol.engine.batch import Batch, ScheduledRequest, StepResult
 
 VOCAB_SIZE = 97
 NOT_FINITE = "the model computed logits that are not finite"
@@ -27,12 +30,32 @@ def expected_tokens(prompt_ids: list[int], num_tokens: int) -> list[int]:
     return history[len(prompt_ids) :]
 
 
+@dataclass(frozen=True, slots=True)
+class FakeLaunched:
+    """What a launch computed; the runner notes that it was read."""
+
+    runner: "FakeRunner"
+    number: int
+    result: StepResult
+
+    def collect(self) -> StepResult:
+        """In the order of launches, each once."""
+        assert self.number == self.runner.num_collected, "collected twice or out of order"
+        self.runner.num_collected += 1
+        return self.result
+
+
 class FakeRunner:
     """Satisfies `core.Runner`.
 
     Args:
         num_blocks, block_size: of the pool.
         max_num_batched_tokens: asserted in every step.
+
+    Attributes:
+        num_steps, num_collected: launches so far, and how many of them were read.
+        most_in_flight: launches that were out at the same time, at most.
+        failing_tokens: whose requests compute nothing finite.
     """
 
     def __init__(self, num_blocks: int, block_size: int, max_num_batched_tokens: int) -> None:
@@ -40,19 +63,38 @@ class FakeRunner:
         self._block_size = block_size
         self._max_num_batched_tokens = max_num_batched_tokens
         self.num_steps = 0
+        self.num_collected = 0
+        self.most_in_flight = 0
+        self._pending: dict[str, int] = {}
         self.failing_tokens: frozenset[int] = frozenset()
 
-    def run(self, batch: Batch) -> StepResult:
+    def launch(self, batch: Batch) -> FakeLaunched:
         """Store the batch's tokens, read every history back, answer from what was read."""
+        number = self.num_steps
         self.num_steps += 1
+        self.most_in_flight = max(self.most_in_flight, self.num_steps - self.num_collected)
         assert 0 < batch.num_tokens <= self._max_num_batched_tokens
         for item in batch.scheduled:
             for position in range(item.start, item.stop):
                 block = item.request.block_ids[position // self._block_size]
-                self._cache[block][position % self._block_size] = item.request.token_ids[position]
-        token_ids = [self._answer(item.request.block_ids, item.stop) for item in batch.sampling()]
-        failed = [item for item, token in zip(batch.sampling(), token_ids, strict=True) if token is None]
-        return StepResult(token_ids, {item.request.request_id: NOT_FINITE for item in failed})
+                self._cache[block][position % self._block_size] = self._token(item, position)
+        sampling = batch.sampling()
+        token_ids = [self._answer(item.request.block_ids, item.stop) for item in sampling]
+        self._pending = {
+            item.request.request_id: 0 if token is None else token
+            for item, token in zip(sampling, token_ids, strict=True)
+        }
+        failed = [item for item, token in zip(sampling, token_ids, strict=True) if token is None]
+        result = StepResult(token_ids, {item.request.request_id: NOT_FINITE for item in failed})
+        return FakeLaunched(self, number, result)
+
+    def _token(self, item: ScheduledRequest, position: int) -> int:
+        """What is known, or what the launch before sampled."""
+        known = item.request.token_ids
+        if position < len(known):
+            return known[position]
+        assert position == len(known), "only the newest token can be pending"
+        return self._pending[item.request.request_id]
 
     def _answer(self, block_ids: list[int], stop: int) -> int | None:
         history = []

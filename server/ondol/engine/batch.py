@@ -1,6 +1,8 @@
 """What one step computes: which requests, and how many tokens of each.
 
-Plain data between the scheduler, which fills it, and the model runner, which turns it into tensors.
+Plain data between the scheduler, which fills it, and the model runner, which turns it into tensors. The
+invariant: a batch says the same when its result comes as when it was launched, whatever became of its
+requests in between.
 """
 
 from collections.abc import Mapping
@@ -12,11 +14,17 @@ from ondol.engine.request import Request
 
 @dataclass(frozen=True, slots=True)
 class ScheduledRequest:
-    """Tokens [start, start + num_tokens) of a request, all known; `start` tokens are in the cache."""
+    """Tokens [start, start + num_tokens) of a request; `start` tokens are in the cache by then.
+
+    Attributes:
+        completes: whether the last computed token is the last that there is. Then that one may be pending:
+            sampled by the step before, and known to the device alone.
+    """
 
     request: Request
     start: int
     num_tokens: int
+    completes: bool
 
     @property
     def stop(self) -> int:
@@ -24,13 +32,8 @@ class ScheduledRequest:
         return self.start + self.num_tokens
 
     @property
-    def completes(self) -> bool:
-        """Whether the last computed token is the last known one."""
-        return self.stop == self.request.num_tokens
-
-    @property
     def samples(self) -> bool:
-        """Whether a new token is sampled: all known ones are computed, and the request wants one."""
+        """Whether a new token is sampled: all there are get computed, and the request wants one."""
         return self.completes and self.request.params.max_tokens > 0
 
     def prompt_logprob_positions(self) -> range:

@@ -3,7 +3,9 @@
 Pure bookkeeping over block numbers; knows nothing about tensors or scheduling order. Invariants: a
 block is either in the free list (reference count 0) or referenced by at least one request; a shared
 block is full and never written again; a free block keeps its contents and its hash until it is
-handed out anew, so equal prefixes find it again.
+handed out anew, so equal prefixes find it again. A block that a launched step still writes has no
+hash: it may be freed and handed out at once, because the device works in the order of launches, but
+nobody finds what was meant to be in it.
 
 A block's hash chains its parent's hash with its token ids (and the request's salt at the root), so
 that equal hashes mean equal whole prefixes. Output blocks are registered like prompt blocks: the
@@ -87,19 +89,28 @@ class BlockManager:
             self.prefix_stats.hit_tokens += request.num_cached_tokens
         self._grow(request, request.num_tokens)
 
+    def num_missing_blocks(self, request: Request) -> int:
+        """Blocks that a running request lacks for all its tokens, pending ones too."""
+        return self.num_blocks_for(request.num_expected_tokens) - len(request.block_ids)
+
     def can_append(self, request: Request) -> bool:
-        """Whether a running request has, or can get, room for all its known tokens."""
-        return self.num_blocks_for(request.num_tokens) - len(request.block_ids) <= len(self._free)
+        """Whether a running request has, or can get, room for all its tokens, pending ones too."""
+        return self.num_missing_blocks(request) <= len(self._free)
 
     def append(self, request: Request) -> None:
-        """Make room for all known tokens of a running request."""
-        self._grow(request, request.num_tokens)
+        """Make room for all tokens of a running request, pending ones too."""
+        self._grow(request, request.num_expected_tokens)
 
-    def register_computed(self, request: Request) -> None:
-        """Make the newly filled blocks of a request findable by others."""
-        if not self.enable_prefix_caching:
+    def register_computed(self, request: Request, num_tokens: int) -> None:
+        """Make the newly filled blocks of a request findable by others.
+
+        Args:
+            request: a running one.
+            num_tokens: its leading tokens whose computation has ended well; all of them are known.
+        """
+        num_full = num_tokens // self.block_size
+        if num_full == request.num_registered_blocks or not self.enable_prefix_caching:
             return
-        num_full = request.num_computed_tokens // self.block_size
         self._extend_hashes(request, num_full)
         for index in range(request.num_registered_blocks, num_full):
             self._register(request.block_hashes[index], request.block_ids[index])

@@ -1,26 +1,49 @@
-"""One engine step: schedule, run, update.
+"""One engine step: schedule, launch, and take in what was launched before.
 
 Owns the scheduler and the model runner; called by one thread only. Knows nothing about processes
-or sockets. Invariant: after `abort`, a request holds no block and yields no output.
+or sockets. Invariants: after `abort`, a request holds no block and yields no output; what was launched
+is collected once, in order, and at most two launches are out at a time.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from ondol.engine.batch import Batch, StepResult
-from ondol.engine.block_manager import BlockManager
 from ondol.engine.grammar_compiler import GrammarQueue
 from ondol.engine.messages import AddRequest, EngineStats, TokenOutput
 from ondol.engine.queue_notices import QueueNotices
 from ondol.engine.request import Request
 from ondol.engine.scheduler import Scheduler, error_output
 
+# What a model, a kernel or a device raises when a step goes wrong.
+STEP_ERRORS = (RuntimeError, ValueError, IndexError)
+
+
+class Launched(Protocol):
+    """Work that the device has been given."""
+
+    def collect(self) -> StepResult:
+        """Wait for it and read what came of it; called once."""
+        ...
+
 
 class Runner(Protocol):
     """What the core needs of a model runner; tests put a scripted one in its place."""
 
-    def run(self, batch: Batch) -> StepResult:
-        """Compute a batch."""
+    def launch(self, batch: Batch) -> Launched:
+        """Queue a batch's work behind what was launched before, and do not wait for it.
+
+        Pending tokens of the batch's requests are those that the launch before this one samples.
+        """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A batch whose result has not been read."""
+
+    batch: Batch
+    launched: Launched
 
 
 class EngineCore:
@@ -29,37 +52,40 @@ class EngineCore:
     Args:
         runner: computes a batch.
         scheduler: chooses it.
-        block_manager: the pool that the scheduler draws from.
         end_token_ids: ids that end a generation unless the request ignores them.
         max_model_len: tokens of prompt plus output.
         vocab_size: rows of the model's vocabulary; ids beyond it are refused.
         grammars: where constrained requests wait for their grammar; None refuses them.
+        overlaps: launch a step before the tokens of the one before are read, where that is possible. A
+            device that works beside the host then never waits for it; tokens are the same.
     """
 
     def __init__(
         self,
         runner: Runner,
         scheduler: Scheduler,
-        block_manager: BlockManager,
         end_token_ids: frozenset[int],
         max_model_len: int,
         vocab_size: int,
         grammars: GrammarQueue | None = None,
+        *,
+        overlaps: bool = False,
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
-        self._block_manager = block_manager
         # A tokenizer may know more ids than the model has rows.
         self._end_token_ids = frozenset(token for token in end_token_ids if token < vocab_size)
         self._max_model_len = max_model_len
         self._vocab_size = vocab_size
         self._grammars = grammars
         self._notices = QueueNotices()
+        self._overlaps = overlaps
+        self._in_flight: InFlight | None = None
 
     @property
     def has_work(self) -> bool:
-        """Whether a step would compute anything."""
-        return self._scheduler.has_work
+        """Whether a step would compute anything, or read what was computed."""
+        return self._scheduler.has_work or self._in_flight is not None
 
     @property
     def is_compiling(self) -> bool:
@@ -124,18 +150,41 @@ class EngineCore:
             self._grammars.remove(request_id)
 
     def step(self) -> list[TokenOutput]:
-        """Schedule, run, update. An exception while running ends the batch's requests, nobody else."""
+        """Launch the next step and take in the one before, or, where they do not overlap, the same.
+
+        An exception ends the requests of the batch that it came from, nobody else, and costs nobody a token.
+        """
         outputs = self._take_compiled()
+        if self._in_flight is not None and not self._scheduler.can_schedule_ahead():
+            outputs += self._collect(self._in_flight)
+            self._in_flight = None
         batch = self._scheduler.schedule()
         outputs += self._notices.take(self._scheduler.waiting)
-        if not batch.scheduled:
-            return outputs
+        before, self._in_flight, failure = self._in_flight, None, None
+        if batch.scheduled:
+            try:
+                self._in_flight = InFlight(batch, self._runner.launch(batch))
+            except STEP_ERRORS as error:
+                failure = error
+        if before is not None:
+            outputs += self._collect(before)
+        if failure is not None:
+            outputs += self._fail(batch, failure)
+        if self._in_flight is not None and not self._overlaps:
+            outputs += self._collect(self._in_flight)
+            self._in_flight = None
+        return outputs
+
+    def _collect(self, step: InFlight) -> list[TokenOutput]:
         try:
-            result = self._runner.run(batch)
-        except (RuntimeError, ValueError, IndexError) as error:
-            reason = f"the engine failed on this request's step: {error}"
-            return outputs + self._scheduler.fail((item.request for item in batch.scheduled), reason)
-        return outputs + self._scheduler.update(batch, result)
+            result = step.launched.collect()
+        except STEP_ERRORS as error:
+            return self._fail(step.batch, error)
+        return self._scheduler.update(step.batch, result)
+
+    def _fail(self, batch: Batch, error: Exception) -> list[TokenOutput]:
+        reason = f"the engine failed on this request's step: {error}"
+        return self._scheduler.fail((item.request for item in batch.scheduled), reason)
 
     def _take_compiled(self) -> list[TokenOutput]:
         """Queue the requests whose grammar is there; end those whose grammar failed."""
@@ -150,12 +199,13 @@ class EngineCore:
 
     def stats(self) -> EngineStats:
         """State after the last step."""
-        prefix = self._block_manager.prefix_stats
+        block_manager = self._scheduler.block_manager
+        prefix = block_manager.prefix_stats
         return EngineStats(
             num_running=len(self._scheduler.running),
             num_waiting=len(self._scheduler.waiting) + len(self._grammars or ()),
-            num_blocks=self._block_manager.num_blocks,
-            num_used_blocks=self._block_manager.num_used_blocks,
+            num_blocks=block_manager.num_blocks,
+            num_used_blocks=block_manager.num_used_blocks,
             prefix_query_tokens=prefix.query_tokens,
             prefix_hit_tokens=prefix.hit_tokens,
             num_preemptions=self._scheduler.num_preemptions,

@@ -1,7 +1,9 @@
 """One request as the engine sees it: token ids, how many of them are computed, and where.
 
-Knows nothing about scheduling policy or tensors. Invariant: `num_computed_tokens` tokens of
-`token_ids` have their keys and values in the blocks of `block_ids`, never more.
+Knows nothing about scheduling policy or tensors. A step may be launched before the tokens of the one
+before are read; those are pending: they count, but nobody on the host knows which they are. Invariant:
+to work launched from now on, `num_computed_tokens` leading tokens have their keys and values in the
+blocks of `block_ids`, never more.
 """
 
 from array import array
@@ -19,7 +21,9 @@ class Request:
     Attributes:
         token_ids: prompt followed by output; grows by one per sampled token.
         num_prompt_tokens: length of the prompt part.
-        num_computed_tokens: leading tokens whose keys and values are in the cache.
+        num_computed_tokens: leading tokens whose keys and values are in the cache, or will be before
+            anything that is launched later runs.
+        num_pending_tokens: sampled by steps whose results have not been read; they follow `token_ids`.
         num_cached_tokens: prompt tokens that the prefix cache supplied at first admission.
         block_ids: KV blocks in order of position.
         block_hashes: chained hashes of the leading full blocks of `token_ids`, as far as computed.
@@ -28,6 +32,7 @@ class Request:
         matcher: state of the request's grammar; None if it has none.
         prompt_logprobs: of the leading prompt tokens, as far as computed; None if nobody waits for them.
         started_s: monotonic time of the first admission.
+        is_open: whether its tokens are still wanted; once False it stays so.
     """
 
     request_id: str
@@ -37,6 +42,7 @@ class Request:
     end_token_ids: frozenset[int] = frozenset()
     cache_salt: str = ""
     num_computed_tokens: int = 0
+    num_pending_tokens: int = 0
     num_cached_tokens: int | None = None
     block_ids: list[int] = field(default_factory=list)
     block_hashes: list[bytes] = field(default_factory=list)
@@ -44,6 +50,7 @@ class Request:
     matcher: TokenMatcher | None = None
     prompt_logprobs: list[TokenLogprob | None] | None = None
     started_s: float | None = None
+    is_open: bool = True
 
     @property
     def num_tokens(self) -> int:
@@ -56,9 +63,30 @@ class Request:
         return len(self.token_ids) - self.num_prompt_tokens
 
     @property
+    def num_expected_tokens(self) -> int:
+        """Tokens known so far and pending ones."""
+        return len(self.token_ids) + self.num_pending_tokens
+
+    @property
     def num_uncomputed_tokens(self) -> int:
-        """Known tokens that still need a forward pass; 1 while decoding."""
-        return len(self.token_ids) - self.num_computed_tokens
+        """Tokens, pending ones too, that still need a forward pass; 1 while decoding."""
+        return len(self.token_ids) + self.num_pending_tokens - self.num_computed_tokens
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the pending tokens are the last ones: there is nothing to compute after them."""
+        if not self.num_pending_tokens:
+            return False
+        return self.num_output_tokens + self.num_pending_tokens >= self.params.max_tokens
+
+    @property
+    def needs_known_tokens(self) -> bool:
+        """Whether its next token can be chosen only when all tokens before it are known."""
+        return (
+            self.matcher is not None
+            or self.params.reads_output
+            or self.num_output_tokens < self.params.min_tokens
+        )
 
     @property
     def needs_prompt_logprobs(self) -> bool:

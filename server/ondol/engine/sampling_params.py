@@ -48,3 +48,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     grammar: str | None = None
+
+    @property
+    def reads_output(self) -> bool:
+        """Whether the choice of a token depends on which tokens came before, beyond their number."""
+        return bool(self.presence_penalty or self.frequency_penalty) or self.repetition_penalty != 1.0

@@ -4,6 +4,10 @@ There are no phases: every running request catches up its computed tokens with i
 one (decode) or by a chunk (prefill), within one token budget. Decodes come first, so that a long
 prompt delays nobody by more than a chunk. Knows nothing about tensors, sockets or text.
 
+A step may be chosen while the tokens of the one before are still unknown (`can_schedule_ahead`): its
+requests count as having their pending tokens. Who turns out to have ended is dropped when the later
+step's result comes, and was freed before that: the device works in the order of launches.
+
 Invariants: a request is in exactly one of waiting, running or gone; running is ordered by
 admission; all known tokens of a running prefill have blocks, so only decodes ask for more, and when
 none is left the last admitted request gives its blocks up and is recomputed later. The first
@@ -92,8 +96,27 @@ class Scheduler:
         self._remove(request)
         return True
 
+    def can_schedule_ahead(self) -> bool:
+        """Whether the next step can be chosen before the results of launched ones are known.
+
+        It cannot where a request's next token depends on which its last ones are, and not where requests
+        would be preempted: to be computed again they must know their tokens.
+        """
+        num_new_blocks = 0
+        for request in self.running:
+            if request.num_pending_tokens:
+                if request.needs_known_tokens:
+                    return False
+                num_new_blocks += self.block_manager.num_missing_blocks(request)
+            elif request.needs_prompt_logprobs:
+                return False
+        return num_new_blocks <= self.block_manager.num_free_blocks
+
     def schedule(self) -> Batch:
-        """Choose the next step's work: decodes, then running prefills, then admissions."""
+        """Choose the next step's work: decodes, then running prefills, then admissions.
+
+        What is chosen counts as computed from now on, and what it samples as pending.
+        """
         scheduled = self._schedule_decodes()
         budget = StepBudget(self.max_num_batched_tokens - len(scheduled), self.max_prompt_logits)
         for request in self.running:
@@ -111,6 +134,8 @@ class Scheduler:
     def update(self, batch: Batch, result: StepResult) -> list[TokenOutput]:
         """Take in a step's result; a request that it names an error for ends alone.
 
+        What it says of requests that have ended in the meantime is dropped.
+
         Args:
             batch: what was computed.
             result: what came of it.
@@ -119,10 +144,11 @@ class Scheduler:
         token_ids = iter(result.token_ids)
         for item in batch.scheduled:
             request = item.request
-            completes = item.completes
             token_id = next(token_ids) if item.samples else None
-            request.num_computed_tokens = item.stop
-            self.block_manager.register_computed(request)
+            if not request.is_open:
+                continue
+            request.num_pending_tokens -= item.samples
+            self.block_manager.register_computed(request, item.stop)
             request.add_prompt_logprobs(result.prompt_logprobs.get(request.request_id, []))
             error = result.errors.get(request.request_id)
             if error is None and token_id is not None:
@@ -132,16 +158,17 @@ class Scheduler:
                 self.block_manager.forget(request)
             if error is not None:
                 outputs += self.fail([request], error)
-            elif completes:
+            elif item.completes:
                 outputs.append(self._output(request, token_id, result))
         return outputs
 
     def fail(self, requests: Iterable[Request], reason: str) -> list[TokenOutput]:
-        """End requests with an error; their neighbours go on."""
+        """End those of the requests that are open with an error; their neighbours go on."""
         outputs = []
         for request in requests:
-            self._remove(request)
-            outputs.append(error_output(request, reason))
+            if request.is_open:
+                self._remove(request)
+                outputs.append(error_output(request, reason))
         return outputs
 
     def _schedule_decodes(self) -> list[ScheduledRequest]:
@@ -149,9 +176,9 @@ class Scheduler:
         index = 0
         while index < len(self.running):
             request = self.running[index]
-            if request.num_uncomputed_tokens == 1 and self._make_room(request):
+            if request.num_uncomputed_tokens == 1 and not request.is_ending and self._make_room(request):
                 self.block_manager.append(request)
-                scheduled.append(ScheduledRequest(request, request.num_computed_tokens, 1))
+                scheduled.append(_take(request, 1))
             # If the request had to preempt itself, it was the last one and the loop ends.
             index += 1
         return scheduled
@@ -166,6 +193,7 @@ class Scheduler:
         return True
 
     def _preempt(self, request: Request) -> None:
+        assert not request.num_pending_tokens, "a request to be computed again knows its tokens"
         self.running.remove(request)
         self.block_manager.free(request)
         self.waiting.appendleft(request)
@@ -183,7 +211,7 @@ class Scheduler:
         num_tokens = budget.share_of(request)
         if num_tokens > 0:
             budget.take(request, num_tokens)
-            scheduled.append(ScheduledRequest(request, request.num_computed_tokens, num_tokens))
+            scheduled.append(_take(request, num_tokens))
 
     def _output(self, request: Request, token_id: int | None, result: StepResult) -> TokenOutput:
         """What a request's new token is to the outside; None where only the prompt was to be computed."""
@@ -212,7 +240,18 @@ class Scheduler:
             self.running.remove(request)
         else:
             self.waiting.remove(request)
+        request.is_open = False
         self.block_manager.free(request)
+
+
+def _take(request: Request, num_tokens: int) -> ScheduledRequest:
+    """The next tokens of a request, which count as computed from now on."""
+    start = request.num_computed_tokens
+    completes = num_tokens == request.num_uncomputed_tokens
+    item = ScheduledRequest(request, start, num_tokens, completes)
+    request.num_computed_tokens = item.stop
+    request.num_pending_tokens += item.samples
+    return item
 
 
 def _prefill_s(request: Request) -> float:

@@ -134,7 +134,6 @@ def _build_core(
     return EngineCore(
         runner,
         scheduler,
-        block_manager,
         end_token_ids,
         plan.max_model_len,
         vocab_size,

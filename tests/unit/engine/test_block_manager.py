@@ -15,7 +15,7 @@ def compute(manager: BlockManager, request: Request) -> None:
     """Admit a request and pretend that all its tokens were computed."""
     manager.admit(request)
     request.num_computed_tokens = request.num_tokens
-    manager.register_computed(request)
+    manager.register_computed(request, request.num_computed_tokens)
 
 
 def test_an_admitted_request_holds_the_blocks_of_all_its_tokens():
@@ -64,7 +64,7 @@ def test_output_blocks_are_found_by_the_next_turn():
     first.token_ids += [4, 5, 6, 7, 8]
     manager.append(first)
     first.num_computed_tokens = 8
-    manager.register_computed(first)
+    manager.register_computed(first, first.num_computed_tokens)
     manager.free(first)
     second = make_request([1, 2, 3, 4, 5, 6, 7, 8, 9])
     manager.admit(second)

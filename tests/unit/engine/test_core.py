@@ -1,9 +1,9 @@
 """The engine's three beats from outside: what ends a request, what is refused, what an abort frees."""
 
 import pytest
-from support.fake_runner import VOCAB_SIZE, FakeRunner, expected_tokens
+from support.fake_runner import VOCAB_SIZE, FakeLaunched, FakeRunner, expected_tokens
 
-from ondol.engine.batch import Batch, StepResult
+from ondol.engine.batch import Batch
 from ondol.engine.block_manager import BlockManager
 from ondol.engine.core import EngineCore
 from ondol.engine.messages import AddRequest, TokenOutput
@@ -13,12 +13,16 @@ from ondol.engine.scheduler import Scheduler
 PROMPT = [1, 2, 3]
 
 
-def make_core(end_token_ids: frozenset[int] = frozenset(), runner: FakeRunner | None = None) -> EngineCore:
+def make_core(
+    end_token_ids: frozenset[int] = frozenset(),
+    runner: FakeRunner | None = None,
+    *,
+    overlaps: bool = False,
+) -> EngineCore:
     block_manager = BlockManager(32, 4)
     scheduler = Scheduler(block_manager, 8, 64)
-    return EngineCore(
-        runner or FakeRunner(32, 4, 64), scheduler, block_manager, end_token_ids, 100, VOCAB_SIZE
-    )
+    runner = runner or FakeRunner(32, 4, 64)
+    return EngineCore(runner, scheduler, end_token_ids, 100, VOCAB_SIZE, overlaps=overlaps)
 
 
 def run(core: EngineCore, params: SamplingParams, prompt_ids: list[int] = PROMPT) -> list[TokenOutput]:
@@ -89,10 +93,10 @@ def test_aborting_what_is_waiting_or_unknown_is_fine():
 
 
 class BrokenRunner(FakeRunner):
-    def run(self, batch: Batch) -> StepResult:
+    def launch(self, batch: Batch) -> FakeLaunched:
         if any(item.request.request_id == "r" for item in batch.scheduled):
             raise RuntimeError("kernel launch failed")
-        return super().run(batch)
+        return super().launch(batch)
 
 
 def test_an_exception_in_a_step_ends_that_steps_requests_with_its_reason_and_nobody_else():

@@ -5,7 +5,7 @@ import torch
 from support.checkpoints import reference_model, save_checkpoint
 from support.engine import build_core, run_outputs
 
-from ondol.engine.logprobs import MIN_LOGPROB, token_logprobs
+from ondol.engine.logprobs import MIN_LOGPROB, compute_logprobs
 from ondol.engine.messages import AddRequest
 from ondol.engine.sampling_params import SamplingParams
 
@@ -175,12 +175,12 @@ def test_who_does_not_ask_gets_nothing(folder):
 def test_logprobs_are_finite_also_where_a_token_is_impossible():
     logits = torch.full((1, 4), -float("inf"))
     logits[0, 2] = 3.0
-    (found,) = token_logprobs(logits, [0], [2])
+    (found,) = compute_logprobs(logits, torch.tensor([0]), 2).read([0], [2])
     assert found.logprob == MIN_LOGPROB
     assert found.top_ids[0] == 2
     assert found.top_logprobs == (0.0, MIN_LOGPROB)
 
 
 def test_more_alternatives_than_the_vocabulary_has_are_all_of_it():
-    (found,) = token_logprobs(torch.zeros(1, 3), [1], [20])
+    (found,) = compute_logprobs(torch.zeros(1, 3), torch.tensor([1]), 20).read([1], [3])
     assert sorted(found.top_ids) == [0, 1, 2]

@@ -15,12 +15,25 @@ from ondol.engine.scheduler import Scheduler
 
 
 def make_engine(
-    num_blocks: int, block_size: int, max_num_seqs: int, budget: int, *, prefix_caching: bool = True
+    num_blocks: int,
+    block_size: int,
+    max_num_seqs: int,
+    budget: int,
+    *,
+    prefix_caching: bool = True,
+    overlaps: bool = False,
 ) -> tuple[EngineCore, Scheduler, FakeRunner]:
     block_manager = BlockManager(num_blocks, block_size, prefix_caching)
     scheduler = Scheduler(block_manager, max_num_seqs, budget)
     runner = FakeRunner(num_blocks, block_size, budget)
-    core = EngineCore(runner, scheduler, block_manager, frozenset({0}), num_blocks * block_size, VOCAB_SIZE)
+    core = EngineCore(
+        runner,
+        scheduler,
+        frozenset({0}),
+        num_blocks * block_size,
+        VOCAB_SIZE,
+        overlaps=overlaps,
+    )
     return core, scheduler, runner
 
 
@@ -115,10 +128,11 @@ class EngineMachine(RuleBasedStateMachine):
         max_num_seqs=st.integers(1, 6),
         budget=st.integers(1, 20),
         prefix_caching=st.booleans(),
+        overlaps=st.booleans(),
     )
-    def start(self, num_blocks, block_size, max_num_seqs, budget, prefix_caching):
+    def start(self, num_blocks, block_size, max_num_seqs, budget, prefix_caching, overlaps):
         self.core, self.scheduler, self.runner = make_engine(
-            num_blocks, block_size, max_num_seqs, budget, prefix_caching=prefix_caching
+            num_blocks, block_size, max_num_seqs, budget, prefix_caching=prefix_caching, overlaps=overlaps
         )
         self.capacity = num_blocks * block_size
         self.expected: dict[str, list[int]] = {}
@@ -130,18 +144,31 @@ class EngineMachine(RuleBasedStateMachine):
         head=st.integers(0, 12),
         tail=st.lists(st.integers(1, 3), max_size=8),
         max_tokens=st.integers(1, 12),
-        ignore_eos=st.booleans(),
+        end_index=st.none() | st.integers(0, 11),
+        min_tokens=st.integers(0, 3),
+        reads_output=st.booleans(),
     )
-    def arrive(self, head, tail, max_tokens, ignore_eos):
+    def arrive(self, head, tail, max_tokens, end_index, min_tokens, reads_output):
         prompt = [*([2, 1, 3] * 4)[:head], *tail, 1]
         name = f"r{self.num_added}"
         self.num_added += 1
-        params = SamplingParams(max_tokens=max_tokens, ignore_eos=ignore_eos)
+        expected = expected_tokens(prompt, max_tokens)
+        end_tokens = [] if end_index is None else expected[end_index : end_index + 1]
+        # A penalty, which the fake model ignores, keeps its request from being scheduled ahead.
+        params = SamplingParams(
+            max_tokens=max_tokens,
+            stop_token_ids=tuple(end_tokens),
+            min_tokens=min_tokens,
+            presence_penalty=0.5 if reads_output else 0.0,
+        )
         refused = self.core.add(AddRequest(request_id=name, prompt_ids=prompt, params=params))
         if len(prompt) + max_tokens > self.capacity:
             assert [output.finish_reason for output in refused] == ["error"]
         else:
-            self.expected[name] = expected_tokens(prompt, max_tokens)
+            ends = (
+                index for index, token in enumerate(expected) if token in end_tokens and index >= min_tokens
+            )
+            self.expected[name] = expected[: next(ends, max_tokens - 1) + 1]
             self.received[name] = []
 
     @precondition(lambda self: self.expected)
@@ -190,6 +217,12 @@ class EngineMachine(RuleBasedStateMachine):
             open_ids = [r.request_id for r in (*self.scheduler.running, *self.scheduler.waiting)]
             assert sorted(open_ids) == sorted(self.expected)
 
+    @invariant()
+    def what_is_launched_is_collected_in_time(self):
+        if hasattr(self, "core"):
+            assert self.runner.most_in_flight <= 2
+            assert self.runner.num_steps - self.runner.num_collected <= 1
+
     def teardown(self):
         if not hasattr(self, "core"):
             return
@@ -199,6 +232,7 @@ class EngineMachine(RuleBasedStateMachine):
             self.step(1)
         assert not self.expected, "every request ends"
         assert self.core.stats().num_used_blocks == 0
+        assert self.runner.num_steps == self.runner.num_collected
 
 
 TestEngineMachine = EngineMachine.TestCase

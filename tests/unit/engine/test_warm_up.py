@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ondol.engine import warm_up
+from ondol.engine.batch import StepResult
 from ondol.engine.warm_up import NUM_PROBE_TOKENS, choose_token_budget
 
 CPU = torch.device("cpu")
@@ -18,10 +19,13 @@ class TimedRunner:
         self._seconds = seconds
         monkeypatch.setattr(warm_up.time, "perf_counter", lambda: self.now_s)
 
-    def run(self, batch):
+    def launch(self, batch):
         self.batches.append(batch)
+        return self
+
+    def collect(self):
         self.now_s += self._seconds
-        return [1]
+        return StepResult([1])
 
 
 @pytest.mark.parametrize(
