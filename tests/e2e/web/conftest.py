@@ -59,18 +59,22 @@ def browser():
         chromium.close()
 
 
-@pytest.fixture
-def open_page(browser):
-    """open_page(url, **context options) -> a page in a browser context of its own."""
+def opened_pages(browser):
+    """open_page(url, route=None, **context options) -> a page in a browser context of its own.
+
+    `route` is what Playwright's `page.route` takes, from before the page is loaded.
+    """
     opened = []
 
-    def open_one(url, **options):
+    def open_one(url, route=None, **options):
         context = browser.new_context(**({"locale": "ko-KR"} | options))
         context.set_default_timeout(10_000)
         page = context.new_page()
         complaints = Complaints()
         complaints.watch(page, url)
         opened.append((context, complaints))
+        if route is not None:
+            page.route(*route)
         page.goto(url)
         return page
 
@@ -80,6 +84,11 @@ def open_page(browser):
     for _, complaints in opened:
         assert complaints.errors == []
         assert complaints.outside == []
+
+
+open_page = pytest.fixture(opened_pages, name="open_page")
+# Loading the page is what a test's time goes into: those that begin with a new chat can share one.
+open_shared_page = pytest.fixture(opened_pages, name="open_shared_page", scope="module")
 
 
 @pytest.fixture

@@ -1,0 +1,103 @@
+"""Markdown in a browser while it is being written: what stays, what changes, what is loaded when."""
+
+import pytest
+
+# A markdown element on the page, as window.show(text, isFinal); `waiting` is told what vendor/ lacks.
+PREPARE = """
+async () => {
+  const { createMarkdown } = await import("/markdown.js");
+  const words = { "code.copy": "복사", "code.copied": "복사했어요" };
+  window.isUnavailable = false;
+  const onUnavailable = () => (window.isUnavailable = true);
+  const markdown = createMarkdown({ t: (key) => words[key] ?? key, onUnavailable });
+  window.shown = document.createElement("div");
+  document.body.replaceChildren(window.shown);
+  window.show = (text, isFinal = false) => markdown.render(window.shown, text, { isFinal });
+}
+"""
+
+
+@pytest.fixture
+def show(page):
+    page.evaluate(PREPARE)
+    page.evaluate("show('**준비**')")
+    page.wait_for_function("shown.querySelector('strong')")
+
+    def run(text, is_final=False):
+        page.evaluate("([text, isFinal]) => show(text, isFinal)", [text, is_final])
+
+    return run
+
+
+def test_closed_blocks_keep_their_nodes_and_the_open_one_its_text(page, show):
+    show("첫째 **문단**.\n\n- 항목 하나\n- 둘")
+    page.evaluate(
+        """() => {
+          window.paragraph = shown.querySelector("p");
+          window.item = shown.querySelector("li");
+          window.text = shown.querySelectorAll("li")[1].firstChild;
+          getSelection().selectAllChildren(window.item);
+        }"""
+    )
+    for text in ("둘째", "둘째 항목", "둘째 항목\n- 셋"):
+        show(f"첫째 **문단**.\n\n- 항목 하나\n- {text}")
+    assert page.evaluate("shown.querySelector('p') === paragraph && shown.querySelector('li') === item")
+    assert page.evaluate("shown.querySelectorAll('li')[1].firstChild === text")
+    assert page.evaluate("getSelection().toString()").strip() == "항목 하나"
+    assert page.locator("li").all_inner_texts() == ["항목 하나", "둘째 항목", "셋"]
+
+
+def test_raw_marks_do_not_flash_while_an_answer_grows(page, show):
+    table = "| 이름 | 값 |\n|---|---|\n| 가 | 1 |"
+    text = f"**굵은 글**과 `코드`는\n\n{table}\n\n- 하나\n- **둘**\n\n[링크](https://example.com) 끝"
+    for end in range(1, len(text)):
+        show(text[:end])
+        seen = page.evaluate("shown.textContent")
+        assert not set("*`|") & set(seen), (text[:end], seen)
+    show(text, is_final=True)
+    assert page.locator("td").all_inner_texts() == ["가", "1"]
+
+
+def test_code_is_coloured_once_it_is_closed_and_copied_as_it_was(page, show):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    show("```python\nx = 1  # 수\n")
+    assert page.locator(".code-language").inner_text() == "python"
+    assert page.locator("code span").count() == 0
+    show("```python\nx = 1  # 수\n```\n\n끝", is_final=True)
+    page.wait_for_selector("code .hljs-comment")
+    page.get_by_role("button", name="복사").click()
+    page.wait_for_selector("text=복사했어요")
+    assert page.evaluate("navigator.clipboard.readText()") == "x = 1  # 수"
+
+
+def test_formulas_are_set_as_mathml_and_wrong_ones_stay_text(page, show):
+    show(r"식 $\frac{a}{b}$와 $\nope{a}_^$ 그리고 $$\sqrt 2$$", is_final=True)
+    page.wait_for_selector("mfrac, msqrt", state="attached")
+    assert page.locator("math").count() == 2
+    assert page.locator(".formula-failed").inner_text() == r"\nope{a}_^"
+    assert page.locator("annotation").count() == 0
+
+
+def test_links_leave_no_trace_and_lead_nowhere_else(page, show):
+    show(
+        "[하나](https://example.com/a) [둘](/models) [셋](javascript:alert(1)) <a@example.com>", is_final=True
+    )
+    links = page.evaluate(
+        "[...shown.querySelectorAll('a')].map((a) => [a.getAttribute('href'), a.target, a.rel])"
+    )
+    outside = ["_blank", "noopener noreferrer nofollow"]
+    assert links == [
+        ["https://example.com/a", *outside],
+        [None, "", ""],
+        [None, "", ""],
+        ["mailto:a@example.com", *outside],
+    ]
+
+
+def test_without_its_packages_the_page_shows_plain_text_and_says_so(stub, open_page):
+    page = open_page(stub.url, route=("**/vendor/**", lambda route: route.fulfill(status=404)))
+    page.evaluate(PREPARE)
+    page.evaluate("show('**굵게** <b>\\n둘째 줄', true)")
+    page.wait_for_function("window.isUnavailable")
+    assert page.evaluate("shown.textContent") == "**굵게** <b>\n둘째 줄"
+    assert page.evaluate("getComputedStyle(shown).whiteSpace").startswith("pre-wrap")

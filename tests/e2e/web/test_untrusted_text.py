@@ -1,0 +1,145 @@
+"""What a model writes can never run: texts made to break out stay text, whole and in pieces."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+TEXTS = json.loads((Path(__file__).parents[2] / "data" / "untrusted_markdown.json").read_text("utf-8"))
+
+# Shows every text in an element of its own, whole or growing by a few characters, and tells what it became.
+SHOW = """
+async ([texts, step]) => {
+  const { createMarkdown } = await import("/markdown.js");
+  const markdown = createMarkdown({ t: (key) => key });
+  const root = document.body.appendChild(document.createElement("main"));
+  const shown = texts.map(({ name, text }) => {
+    const element = root.appendChild(document.createElement("div"));
+    const pieces = step ? Math.ceil(Math.min(text.length, 400) / step) : 0;
+    return { name, text, element, pieces };
+  });
+  const ready = shown[0].element;
+  markdown.render(ready, "**a**", { isFinal: false });
+  while (!ready.querySelector("strong")) await new Promise(requestAnimationFrame);
+  for (const { text, element, pieces } of shown) {
+    for (let index = 1; index <= pieces; index++) {
+      markdown.render(element, text.slice(0, index * step), { isFinal: false });
+    }
+    markdown.render(element, text, { isFinal: true });
+  }
+  // The highlighter and the formulas come later.
+  const isSet = () => root.querySelector(".formula > math") && root.querySelector(".hljs-tag");
+  while (!isSet()) await new Promise(requestAnimationFrame);
+  for (const element of root.querySelectorAll("*")) {
+    for (const kind of ["mouseover", "focus", "toggle"]) element.dispatchEvent(new Event(kind));
+  }
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  return shown.map(({ name, element }) => ({
+    name,
+    tags: [...new Set([...element.querySelectorAll("*")].map((one) => one.localName))],
+    attributes: [...element.querySelectorAll("*")].flatMap((one) =>
+      [...one.attributes].map(({ name, value }) => [one.localName, name, value])),
+    text: element.textContent.length,
+  }));
+}
+"""
+
+TAGS = {
+    "a",
+    "blockquote",
+    "br",
+    "button",
+    "code",
+    "del",
+    "div",
+    "em",
+    "figcaption",
+    "figure",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "hr",
+    "kbd",
+    "li",
+    "mark",
+    "ol",
+    "p",
+    "pre",
+    "span",
+    "strong",
+    "sub",
+    "sup",
+    "table",
+    "tbody",
+    "td",
+    "th",
+    "thead",
+    "tr",
+    "u",
+    "ul",
+    "math",
+    "mfrac",
+    "mi",
+    "mn",
+    "mo",
+    "mrow",
+    "mspace",
+    "msub",
+    "msup",
+    "mtext",
+    "mpadded",
+    "mstyle",
+}
+ATTRIBUTES = {
+    "align",
+    "aria-label",
+    "aria-level",
+    "class",
+    "data-copy",
+    "href",
+    "rel",
+    "referrerpolicy",
+    "role",
+    "start",
+    "tabindex",
+    "target",
+    "title",
+    "type",
+}
+FORMULA_ATTRIBUTES = {
+    "depth",
+    "display",
+    "fence",
+    "height",
+    "mathbackground",
+    "mathcolor",
+    "mathvariant",
+    "separator",
+    "stretchy",
+    "voffset",
+    "width",
+    "xmlns",
+}
+
+
+@pytest.mark.parametrize("step", [0, 3], ids=["whole", "in pieces"])
+def test_untrusted_text_never_runs(page, step):
+    dialogs = []
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    shown = page.evaluate(SHOW, [TEXTS, step])
+    assert len(shown) == len(TEXTS) >= 60
+    for text in shown:
+        assert set(text["tags"]) <= TAGS, text["name"]
+        for tag, name, value in text["attributes"]:
+            assert name in ATTRIBUTES | FORMULA_ATTRIBUTES, (text["name"], tag, name)
+            if name == "href":
+                assert value.startswith(("https://", "http://", "mailto:")), (text["name"], value)
+            if name == "class":
+                assert "dialog" not in value.split(), text["name"]
+        assert text["text"], text["name"]
+    assert page.evaluate("window.__hit") is None
+    assert dialogs == []
+    assert page.evaluate("location.pathname") == "/"
