@@ -233,8 +233,12 @@ class ModelInUse(OndolError):
     def __init__(self, name: str, num_streams: int) -> None:
         self.name = name
         self.num_streams = num_streams
-        requests = "a request" if num_streams == 1 else f"{num_streams} requests"
-        super().__init__(f"The model '{name}' is answering {requests}. Try again later.")
+        until = (
+            "a request. Try again when it ends"
+            if num_streams == 1
+            else (f"{num_streams} requests. Try again when they end")
+        )
+        super().__init__(f"The model '{name}' is answering {until}.")
 
 
 class LoadStopped(OndolError):
