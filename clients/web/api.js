@@ -36,6 +36,7 @@ export class ApiError extends Error {
  * @property {(key: string) => void} setKey sends this API key from now on; "" sends none
  * @property {() => Promise<any[]>} models every model of the daemon's machine (docs/models-api.md)
  * @property {(modelId: string) => Promise<any>} props a loaded model's defaults and abilities
+ * @property {(modelId: string) => Promise<any>} fit whether it fits into the daemon's memory; takes seconds
  * @property {(modelId: string) => Promise<any>} load begins to load; the events tell how it goes
  * @property {(modelId: string) => Promise<any>} unload
  * @property {(onEvent: (event: any) => void, options?: { signal?: AbortSignal, onOpen?: () => void }) => Promise<void>} modelEvents
@@ -103,6 +104,7 @@ export function createApi({ baseUrl, onUnauthorized = () => undefined, idleTimeo
     },
     models: async () => (await json("GET", "models")).data,
     props: (modelId) => json("GET", `props?model=${encodeURIComponent(modelId)}`),
+    fit: (modelId) => json("GET", `models/fit?model=${encodeURIComponent(modelId)}`),
     load: (modelId) => json("POST", "models/load", { model: modelId }),
     unload: (modelId) => json("POST", "models/unload", { model: modelId }),
     tokenize: (text, modelId) => json("POST", "tokenize", { prompt: text, model: modelId }),

@@ -50,7 +50,7 @@ export function watchComposition(field) {
  * What Enter means in a field: a new line where fingers type, for their keyboards have no Shift to hold.
  *
  * @param {KeyboardEvent} event
- * @param {{ sendKey: "enter" | "modEnter", isCoarse: boolean }} options
+ * @param {{ sendKey: "enter" | "mod-enter", isCoarse: boolean }} options
  * @returns {boolean} whether it sends
  */
 export function isSendKey(event, { sendKey, isCoarse }) {

@@ -1,5 +1,5 @@
 /**
- * The composition root: makes the page's parts, hands them to each other and puts them in their places.
+ * The composition root: makes the page's parts and hands them to each other.
  *
  * Knows nothing about what they do. Invariant: nothing runs before this file has made it.
  */
@@ -10,66 +10,53 @@ import { createChat } from "./chat.js";
 import { createConnection } from "./connection.js";
 import { newId } from "./conversation.js";
 import { createConversations } from "./conversations.js";
-import { h } from "./dom.js";
 import { createDrafts } from "./drafts.js";
 import { createTranslate, detectLocale } from "./i18n.js";
 import { createMarkdown } from "./markdown.js";
 import { createState } from "./state.js";
 import { openStore } from "./store/store.js";
 import { followTheme } from "./theme.js";
-import { createComposer } from "./view/composer.js";
-import { createMessages } from "./view/messages.js";
+import { createPage } from "./view/page.js";
 
-/** Choices of the reader that outlive the page: keys of the state that are settings of the store. */
-const KEPT_CHOICES = ["locale", "theme", "modelId"];
+/** What the reader chose and the store keeps: keys of the state that are settings of the store. */
+const KEPT_CHOICES = Object.freeze(["locale", "theme", "modelId", "sendKey", "isSidebarHidden"]);
 
 async function start() {
   const store = await openStore({ newId });
   const state = createState(await initialState(store));
-  const api = createApi({
-    baseUrl: document.baseURI,
-    onUnauthorized: () => state.set({ needsKey: true }),
-  });
-  api.setKey((await store.getSetting("apiKey")) ?? "");
-  keepChoices(state, store);
+  document.documentElement.lang = state.get().locale;
   followTheme(state, window);
+  for (const key of KEPT_CHOICES) state.subscribe([key], (now) => void store.setSetting(key, now[key]));
 
+  const api = createApi({ baseUrl: document.baseURI, onUnauthorized: () => state.set({ needsKey: true }) });
+  api.setKey((await store.getSetting("apiKey")) ?? "");
+  const t = createTranslate(() => state.get().locale);
   const connection = createConnection({ state, api });
   const conversations = createConversations({ state, store });
   const chat = { ...conversations, ...createChat({ state, api, conversations, connection }) };
-  const t = createTranslate(() => state.get().locale);
   const drafts = createDrafts(() => localStorage);
-  const markdown = createMarkdown({
-    t,
-    onUnavailable: () => state.set({ notice: { kind: "info", text: t("markdown.unavailable") } }),
-  });
+  const warn = (key) => state.set({ notice: { kind: "warning", text: t(key) } });
+  const markdown = createMarkdown({ t, onUnavailable: () => warn("markdown.unavailable") });
   const app = { state, api, store, chat, drafts, connection, t, markdown };
 
   await followAddress(app, window);
-  await conversations.refresh();
-  document.body.append(page(app));
+  document.body.append(...createPage(app, window));
+  if (!store.isPersistent) warn("page.notKept");
   connection.start();
-}
-
-/** Where every part of the page goes. */
-function page(app) {
-  const main = h(
-    "main",
-    { class: "chat" },
-    h("header", { class: "chat-header" }),
-    createMessages(app),
-    createComposer(app),
-  );
-  return h("div", { class: "app" }, main);
+  await conversations.refresh();
 }
 
 async function initialState(store) {
-  const [locale, theme, modelId] = await Promise.all(KEPT_CHOICES.map((key) => store.getSetting(key)));
+  const kept = await Promise.all(KEPT_CHOICES.map(async (key) => [key, await store.getSetting(key)]));
+  const choices = Object.fromEntries(kept.filter(([, value]) => value !== undefined && value !== null));
   return {
-    locale: detectLocale(locale, navigator.languages),
-    theme: theme ?? "system",
+    theme: "system",
+    modelId: null,
+    sendKey: "enter",
+    isSidebarHidden: false,
+    ...choices,
+    locale: detectLocale(choices.locale, navigator.languages),
     models: [],
-    modelId: modelId ?? null,
     summaries: [],
     conversation: null,
     streaming: null,
@@ -78,13 +65,9 @@ async function initialState(store) {
     needsKey: false,
     notice: null,
     search: "",
+    panel: null,
+    isSidebarOpen: false,
   };
-}
-
-function keepChoices(state, store) {
-  for (const key of KEPT_CHOICES) {
-    state.subscribe([key], (now) => void store.setSetting(key, now[key]));
-  }
 }
 
 void start();

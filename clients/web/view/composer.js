@@ -8,6 +8,7 @@
 import { h, setProp } from "../dom.js";
 import { icon } from "../icons.js";
 import { isForInputMethod, isSendKey, watchComposition } from "../ime.js";
+import { createGauges } from "./gauges.js";
 
 /** The draft of conversations that nothing was said in yet. */
 const NEW = "new";
@@ -17,7 +18,7 @@ const NEW = "new";
  * @returns {HTMLElement}
  */
 export function createComposer(app) {
-  const { state, chat, drafts, t } = app;
+  const { state, chat, t } = app;
   const field = h("textarea", {
     id: "composer-input",
     class: "composer-input",
@@ -30,12 +31,11 @@ export function createComposer(app) {
   });
   const button = h("button", { class: "composer-send", type: "submit" });
   const hint = h("p", { id: "composer-hint", class: "composer-hint" });
-  const slot = h("div", { class: "composer-gauges" });
   const form = h(
     "form",
     { class: "composer", novalidate: true },
     h("div", { class: "composer-box" }, field, button),
-    h("div", { class: "composer-foot" }, slot, hint),
+    h("div", { class: "composer-foot" }, createGauges(app), hint),
   );
   const box = createBox({ app, field });
 
@@ -140,7 +140,7 @@ function lastQuestion(conversation) {
   return null;
 }
 
-const sendKeyOf = (state) => state.get().sendKey ?? "enter";
+const sendKeyOf = (state) => state.get().sendKey;
 
 function isCoarse() {
   return matchMedia("(pointer: coarse)").matches;

@@ -32,7 +32,7 @@ export function createEmptyState({ state, t }) {
   return h(
     "section",
     { class: "empty" },
-    h("h1", { class: "empty-title" }, t("empty.title")),
+    h("h2", { class: "empty-title" }, t("empty.title")),
     note,
     h("div", { class: "empty-suggestions" }, suggestions),
   );

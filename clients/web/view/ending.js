@@ -8,6 +8,7 @@
 import { endingOf } from "../endings.js";
 import { h } from "../dom.js";
 import { icon } from "../icons.js";
+import { KEY_PANEL } from "./key_dialog.js";
 
 const ICONS = { cut: "info", failed: "warning" };
 
