@@ -78,15 +78,15 @@ test("titles and messages are searched, the newest conversation first", async ()
   await store.save({ ...talk("김치 담그기", "배추를 절여요."), updatedAt: 1 });
   await store.save({ ...talk("여행", "부산에서 김치찌개를"), updatedAt: 2 });
   const hits = await store.search("ㄱㅊ");
-  assert.deepEqual(hits.map((hit) => [hit.summary.title, hit.snippet?.match]), [["여행", "김치"], ["김치 담그기", "김치"]]);
-  assert.deepEqual((await store.search("배추")).map((hit) => hit.snippet.after), ["를 절여요."]);
+  assert.deepEqual(hits.map(({ title, message }) => [title?.match, message?.match]), [[undefined, "김치"], ["김치", undefined]]);
+  assert.deepEqual((await store.search("배추")).map((hit) => hit.message.after), ["를 절여요."]);
   assert.deepEqual(await store.search(" "), []);
 });
 
 test("a consonant alone is looked for in titles only", async () => {
   const store = await open();
   await store.save(talk("여행", "호텔"));
-  assert.deepEqual(await store.search("ㅎ").then((hits) => hits.map((hit) => hit.snippet)), [null]);
+  assert.deepEqual(await store.search("ㅎ").then((hits) => hits.map((hit) => hit.title.match)), ["행"]);
   assert.deepEqual(await store.search("ㅌ"), []);
 });
 
@@ -96,4 +96,6 @@ test("choices are kept", async () => {
   await store.setSetting("theme", "dark");
   await store.removeAll();
   assert.equal(await store.getSetting("theme"), "dark");
+  await store.setSetting("theme", null);
+  assert.equal(await store.getSetting("theme"), undefined);
 });

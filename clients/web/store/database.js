@@ -26,7 +26,7 @@ const UPGRADES = [
  * @property {(id: string) => Promise<void>} remove
  * @property {() => Promise<void>} clear removes all conversations
  * @property {(key: string) => Promise<any>} getSetting undefined where nothing was set
- * @property {(key: string, value: any) => Promise<void>} setSetting
+ * @property {(key: string, value: any) => Promise<void>} setSetting null takes it away
  */
 
 /**
@@ -84,7 +84,9 @@ function backend(database) {
     getSetting: (key) => settled(reading("settings").objectStore("settings").get(key)),
     setSetting(key, value) {
       const transaction = writing("settings");
-      transaction.objectStore("settings").put(value, key);
+      const settings = transaction.objectStore("settings");
+      if (value === null) settings.delete(key);
+      else settings.put(value, key);
       return finished(transaction);
     },
   };

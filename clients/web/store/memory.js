@@ -36,6 +36,9 @@ export function createMemory() {
       messages.clear();
     },
     getSetting: async (key) => structuredClone(settings.get(key)),
-    setSetting: async (key, value) => void settings.set(key, structuredClone(value)),
+    async setSetting(key, value) {
+      if (value === null) settings.delete(key);
+      else settings.set(key, structuredClone(value));
+    },
   };
 }

@@ -11,7 +11,8 @@ import { createMatcher, isVague } from "./search.js";
 
 /** @typedef {import("../conversation.js").Conversation} Conversation */
 /** @typedef {Omit<Conversation, "messages"> & { numMessages: number }} Summary */
-/** @typedef {{ summary: Summary, snippet: import("./search.js").Snippet | null }} Hit a snippet is of a message */
+/** @typedef {import("./search.js").Snippet} Snippet */
+/** @typedef {{ summary: Summary, title: Snippet | null, message: Snippet | null }} Hit where it was found, the title first */
 
 /**
  * @typedef {object} Store
@@ -26,7 +27,7 @@ import { createMatcher, isVague } from "./search.js";
  * @property {(json: unknown) => Promise<{ numAdded: number, numSkipped: number, numCopied: number }>} importAll
  *   raises InvalidExport; a conversation that is here in other words is added beside it
  * @property {(key: string) => Promise<any>} getSetting undefined where nothing was set
- * @property {(key: string, value: any) => Promise<void>} setSetting
+ * @property {(key: string, value: any) => Promise<void>} setSetting null takes it away
  */
 
 /**
@@ -128,8 +129,9 @@ async function search(summaries, read, text) {
   if (!match) return [];
   const hits = [];
   for (const summary of summaries) {
-    const snippet = isVague(text) ? null : newestMatch(await read(summary.id), match);
-    if (snippet || match(summary.title)) hits.push({ summary, snippet });
+    const title = match(summary.title);
+    const message = title || isVague(text) ? null : newestMatch(await read(summary.id), match);
+    if (title || message) hits.push({ summary, title, message });
   }
   return hits;
 }

@@ -177,6 +177,7 @@ export default Object.freeze({
   "model.unload": "Unload",
   "model.download": "Download and load",
   "model.giveUp": "Cancel",
+  "model.loadsLater": "Load it now, or it is loaded when you ask.",
   "model.notHere": "This model has to be downloaded first.",
   "model.askFit": "Does it fit?",
   "model.fitAsked": "Working out whether it fits…",

@@ -177,6 +177,7 @@ export default Object.freeze({
   "model.unload": "내리기",
   "model.download": "내려받아 올리기",
   "model.giveUp": "그만두기",
+  "model.loadsLater": "지금 올려도 되고, 질문을 보내면 저절로 올라와요.",
   "model.notHere": "이 모델은 먼저 내려받아야 해요.",
   "model.askFit": "들어갈지 확인",
   "model.fitAsked": "메모리에 들어갈지 계산하고 있어요…",

@@ -1,0 +1,19 @@
+/**
+ * What the daemon refused, in the reader's words, with what to do about it.
+ *
+ * Knows nothing about where it happened. Invariant: there is always a sentence; what has no words of its
+ * own is told in the daemon's.
+ */
+import { hasWords } from "./i18n.js";
+
+/**
+ * @param {import("./i18n.js").Translate} t
+ * @param {{ code?: string | null, message?: string, retryAfterS?: number | null }} error the daemon's error
+ *   object, or an ApiError
+ * @param {string} [model] that it is about
+ * @returns {string}
+ */
+export function problemText(t, { code, message = "", retryAfterS }, model = "") {
+  const key = `error.${code}`;
+  return t(hasWords(key) ? key : "error.other", { model, said: message, seconds: retryAfterS ?? 5 });
+}

@@ -1,0 +1,104 @@
+/**
+ * What the page has to say by itself: short notices, and whether the daemon is there.
+ *
+ * Knows nothing about who says it. Invariant: a notice that asks for something stays until it is
+ * answered or closed; the others stay as long as they are pointed at.
+ */
+import { h } from "../dom.js";
+import { icon } from "../icons.js";
+
+const STAY_MS = { info: 5000, success: 4000, warning: 8000 };
+const STAY_WITH_ACTION_MS = 10_000;
+const MAX_NUM_NOTICES = 3;
+const ICONS = { info: "info", success: "check", warning: "warning", error: "warning" };
+
+/**
+ * @typedef {object} Notice
+ * @property {"info" | "success" | "warning" | "error"} kind errors stay until they are closed
+ * @property {string} text
+ * @property {{ label: string, run: () => void }} [action]
+ */
+
+/**
+ * Shows the state's `notice` whenever it becomes another one.
+ *
+ * @param {any} app
+ * @returns {HTMLElement}
+ */
+export function createNotices(app) {
+  // Two regions that are there from the start: screen readers hear of what comes into them.
+  const polite = h("div", { class: "notices-region", role: "status" });
+  const urgent = h("div", { class: "notices-region", role: "alert" });
+  // In the top layer, so that it is seen over dialogs as well.
+  const region = h("div", { class: "notices", popover: "manual" }, urgent, polite);
+  const close = (element) => {
+    element.remove();
+    if (!region.querySelector(".notice")) region.hidePopover();
+  };
+  app.state.subscribe(["notice"], ({ notice }) => {
+    if (notice === null) return;
+    const target = notice.kind === "error" ? urgent : polite;
+    target.append(noticeElement(app, notice, close));
+    const shown = region.querySelectorAll(".notice");
+    if (shown.length > MAX_NUM_NOTICES) shown[0].remove();
+    if (region.matches(":popover-open")) region.hidePopover();
+    region.showPopover();
+    app.state.set({ notice: null });
+  });
+  return region;
+}
+
+function noticeElement({ t }, notice, close) {
+  const dismiss = () => {
+    clearTimeout(timer);
+    close(element);
+  };
+  const act = () => {
+    dismiss();
+    notice.action.run();
+  };
+  const element = h(
+    "div",
+    { class: ["notice", `is-${notice.kind}`] },
+    icon(ICONS[notice.kind]),
+    h("p", { class: "notice-text" }, notice.text),
+    notice.action && h("button", { class: "notice-action", type: "button", onclick: act }, notice.action.label),
+    h("button", { class: "icon-button", type: "button", "aria-label": t("action.close"), onclick: dismiss }, icon("close")),
+  );
+  let timer = null;
+  const wait = () => {
+    clearTimeout(timer);
+    if (notice.kind !== "error") timer = setTimeout(dismiss, notice.action ? STAY_WITH_ACTION_MS : STAY_MS[notice.kind]);
+  };
+  for (const event of ["pointerenter", "focusin"]) element.addEventListener(event, () => clearTimeout(timer));
+  for (const event of ["pointerleave", "focusout"]) element.addEventListener(event, wait);
+  wait();
+  return element;
+}
+
+/**
+ * A line over the chat while the daemon starts or is away.
+ *
+ * @param {any} app
+ * @returns {HTMLElement}
+ */
+export function createConnectionBanner(app) {
+  const { state, connection, t } = app;
+  const text = h("span", null);
+  const retry = h("button", { class: "banner-action", type: "button", onclick: () => connection.check() }, t("action.retry"));
+  const banner = h("div", { class: "banner", hidden: true }, h("span", { class: "banner-dot" }), text, retry);
+  const region = h("div", { class: "banner-region", role: "status" }, banner);
+  let wasGone = false;
+  const show = () => {
+    const phase = state.get().connection;
+    banner.hidden = phase === "ready";
+    banner.classList.toggle("is-gone", phase === "gone");
+    retry.hidden = phase !== "gone";
+    text.textContent = phase === "ready" ? "" : t(`connection.${phase}`);
+    if (phase === "ready" && wasGone) state.set({ notice: { kind: "success", text: t("connection.back") } });
+    wasGone = phase === "gone" || (wasGone && phase === "starting");
+  };
+  state.subscribe(["connection"], show);
+  show();
+  return region;
+}
