@@ -13,6 +13,7 @@ import torch
 from support.kernel_case import Inputs, KernelCase
 from support.quantized_matrices import random_matrix
 from support.ragged_batches import RaggedBatch, make_layer
+from support.sampling_rows import sampling_rows
 from torch import Tensor
 
 from ondol.kernels.kv_layer import KVLayer
@@ -23,6 +24,7 @@ BLOCK_SIZE = 16
 # (query heads, KV heads, head size): grouped, one to one, one for all.
 HEADS = ((6, 2, 64), (3, 3, 96), (7, 1, 128))
 LONG_HEADS = ((32, 32, 128), (28, 4, 128))
+LONG_VOCAB_SIZE = 151_936
 
 FORMATS: dict[str, dict[str, Any]] = {
     "int8-rows": {"kind": "int8", "group_size": None},
@@ -42,7 +44,16 @@ FORMATS: dict[str, dict[str, Any]] = {
 
 def all_cases() -> list[KernelCase]:
     """Every case; those with `is_long` are for a device."""
-    return [*_norms(), *_feed_forward(), *_rotary(), *_decodes(), *_prefills(), *_linears(), *_experts()]
+    return [
+        *_norms(),
+        *_feed_forward(),
+        *_rotary(),
+        *_decodes(),
+        *_prefills(),
+        *_linears(),
+        *_experts(),
+        *_samplings(),
+    ]
 
 
 def _norms() -> Iterator[KernelCase]:
@@ -231,6 +242,34 @@ def _routed(
 ) -> tuple[Tensor, Tensor, Tensor]:
     experts = torch.stack([torch.randperm(num_experts)[:top_k] for _ in range(num_rows)])
     return inputs.normal(num_rows, hidden_size), inputs.uniform(num_rows, top_k), inputs.put(experts)
+
+
+def _samplings() -> Iterator[KernelCase]:
+    # What Qwen2's and Llama 3's generation_config.json ask for, and what they would not.
+    qwen = {"temperature": 0.7, "top_k": 20, "top_p": 0.8}
+    llama = {"temperature": 0.6, "top_p": 0.9}
+    mixed = ({"temperature": 0.0}, {"temperature": 1.5}, {"min_p": 0.1}, qwen)
+    yield _sampling("mixed-1000", mixed, 4, 1000)
+    yield _sampling("top-k-1537", ({"top_k": 7},), 2, 1537)
+    for num_rows in (1, 64, 256):
+        for name, row in (("greedy", mixed[0]), ("plain", {}), ("qwen", qwen), ("llama", llama)):
+            label = f"{name}-{num_rows}x{LONG_VOCAB_SIZE}"
+            yield _sampling(label, (row,), num_rows, LONG_VOCAB_SIZE, is_long=True)
+    flat = {"temperature": 1e3, "top_k": 5000, "top_p": 0.95}
+    yield _sampling("flat", (flat,), 64, LONG_VOCAB_SIZE, is_long=True)
+
+
+def _sampling(
+    label: str, kinds: Sequence[Mapping[str, float]], num_rows: int, vocab_size: int, *, is_long: bool = False
+) -> KernelCase:
+    rows = [{**kinds[row % len(kinds)], "seed": row, "position": 9 * row} for row in range(num_rows)]
+
+    def build(inputs: Inputs) -> tuple[object, ...]:
+        # Logits are float32 whatever the model computes in.
+        logits = torch.randn(num_rows, vocab_size) * 3
+        return logits.to(inputs.device), sampling_rows(rows, inputs.device)
+
+    return KernelCase("sample_tokens", label, build, is_long=is_long)
 
 
 def _name(heads: tuple[int, int, int]) -> str:

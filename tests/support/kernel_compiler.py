@@ -18,6 +18,7 @@ POINTERS = {
     torch.bfloat16: "*bf16",
     torch.float16: "*fp16",
     torch.float8_e4m3fn: "*fp8e4nv",
+    torch.bool: "*i1",
     torch.int8: "*i8",
     torch.uint8: "*u8",
     torch.int16: "*i16",

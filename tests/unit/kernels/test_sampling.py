@@ -133,3 +133,26 @@ def test_the_noise_of_a_seed_never_changes():
     token_ids, is_finite = sample_tokens(torch.zeros(12, 1000), rows)
     assert is_finite.all()
     assert token_ids.tolist() == [350, 339, 309, 74, 120, 78, 756, 936, 180, 315, 675, 375]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"top_k": 4}, {"top_p": 0.85}, {"min_p": 0.1}, {"top_k": 5, "top_p": 0.9, "temperature": 1.7}],
+    ids=str,
+)
+def test_choices_follow_the_truncated_softmax(options):
+    row, num_positions = random_logits(1)[0] * 2, 3000
+    rows = sampling_rows([{"seed": -3, "position": n, **options} for n in range(num_positions)])
+    token_ids, _ = sample_tokens(row.repeat(num_positions, 1), rows)
+    scores = (row / options.get("temperature", 1.0))[None].clone()
+    truncate(scores, rows.top_ks[:1], rows.top_ps[:1], rows.min_ps[:1])
+    probabilities = scores[0].double().softmax(dim=-1)
+    is_possible = probabilities > 0
+    counts = torch.bincount(token_ids, minlength=VOCAB_SIZE).double()
+    assert counts[~is_possible].sum() == 0
+    expected = probabilities[is_possible] * num_positions
+    chi_square = float(((counts[is_possible] - expected) ** 2 / expected).sum())
+    # One in a thousand exceeds this (Wilson and Hilferty, 1931).
+    degrees = int(is_possible.sum()) - 1
+    assert degrees >= 2
+    assert chi_square < degrees * (1 - 2 / (9 * degrees) + 3.09 * math.sqrt(2 / (9 * degrees))) ** 3

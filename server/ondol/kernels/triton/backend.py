@@ -15,6 +15,7 @@ from ondol.kernels.triton.elementwise import rotate_and_write_kv, silu_mul
 from ondol.kernels.triton.experts import mixture_of_experts, quantized_mixture_of_experts, route
 from ondol.kernels.triton.norms import add_rms_norm, rms_norm
 from ondol.kernels.triton.quantized import quantized_linear
+from ondol.kernels.triton.sampling import sample_tokens
 
 # What Triton raises where it cannot compile or launch: no driver, no C compiler, no memory, its own errors.
 PROBE_ERRORS = (TritonError, RuntimeError, OSError, subprocess.CalledProcessError)
@@ -31,6 +32,7 @@ TRITON = Kernels(
     mixture_of_experts=mixture_of_experts,
     quantized_linear=quantized_linear,
     quantized_mixture_of_experts=quantized_mixture_of_experts,
+    sample_tokens=sample_tokens,
 )
 
 

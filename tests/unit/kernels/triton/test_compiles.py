@@ -7,6 +7,7 @@ import pytest
 import torch
 from support.kernel_compiler import HOPPER_SHARED_BYTES, recorded_launches
 from support.ragged_batches import RaggedBatch, make_layer
+from support.sampling_rows import sampling_rows
 
 from ondol.kernels.triton.backend import TRITON
 
@@ -87,3 +88,10 @@ def test_product_and_rotation_compile_for_hopper(has_codes):
         TRITON.rotate_and_write_kv(heads, rotary, layer, torch.arange(3))
 
     check(operate, 2)
+
+
+def test_sampling_compiles_for_hopper():
+    rows = sampling_rows([{}] * 3)
+    compiled = check(lambda: TRITON.sample_tokens(torch.zeros(3, 151_936), rows), 2)
+    # Noise is decided where the logarithm's argument is next to 1, and there the approximation is far off.
+    assert "lg2.approx" not in compiled.asm["ptx"]
