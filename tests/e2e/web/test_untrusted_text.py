@@ -44,85 +44,15 @@ async ([texts, step]) => {
 }
 """
 
-TAGS = {
-    "a",
-    "blockquote",
-    "br",
-    "button",
-    "code",
-    "del",
-    "div",
-    "em",
-    "figcaption",
-    "figure",
-    "h1",
-    "h2",
-    "h3",
-    "h4",
-    "h5",
-    "h6",
-    "hr",
-    "kbd",
-    "li",
-    "mark",
-    "ol",
-    "p",
-    "pre",
-    "span",
-    "strong",
-    "sub",
-    "sup",
-    "table",
-    "tbody",
-    "td",
-    "th",
-    "thead",
-    "tr",
-    "u",
-    "ul",
-    "math",
-    "mfrac",
-    "mi",
-    "mn",
-    "mo",
-    "mrow",
-    "mspace",
-    "msub",
-    "msup",
-    "mtext",
-    "mpadded",
-    "mstyle",
-}
-ATTRIBUTES = {
-    "align",
-    "aria-label",
-    "aria-level",
-    "class",
-    "data-copy",
-    "href",
-    "rel",
-    "referrerpolicy",
-    "role",
-    "start",
-    "tabindex",
-    "target",
-    "title",
-    "type",
-}
-FORMULA_ATTRIBUTES = {
-    "depth",
-    "display",
-    "fence",
-    "height",
-    "mathbackground",
-    "mathcolor",
-    "mathvariant",
-    "separator",
-    "stretchy",
-    "voffset",
-    "width",
-    "xmlns",
-}
+ELEMENTS = """
+a blockquote br button code del div em figcaption figure h1 h2 h3 h4 h5 h6 hr kbd li mark ol p pre span strong
+sub sup table tbody td th thead tr u ul
+math mfrac mi mn mo mpadded mrow mspace mstyle msub msup mtext
+"""
+ATTRIBUTES = """
+align aria-label aria-level class data-copy href rel referrerpolicy role start tabindex target title type
+depth display fence height mathbackground mathcolor mathvariant separator stretchy voffset width xmlns
+"""
 
 
 @pytest.mark.parametrize("step", [0, 3], ids=["whole", "in pieces"])
@@ -132,9 +62,9 @@ def test_untrusted_text_never_runs(page, step):
     shown = page.evaluate(SHOW, [TEXTS, step])
     assert len(shown) == len(TEXTS) >= 60
     for text in shown:
-        assert set(text["tags"]) <= TAGS, text["name"]
+        assert set(text["tags"]) <= set(ELEMENTS.split()), text["name"]
         for tag, name, value in text["attributes"]:
-            assert name in ATTRIBUTES | FORMULA_ATTRIBUTES, (text["name"], tag, name)
+            assert name in ATTRIBUTES.split(), (text["name"], tag, name)
             if name == "href":
                 assert value.startswith(("https://", "http://", "mailto:")), (text["name"], value)
             if name == "class":
