@@ -154,6 +154,7 @@ class Decoder(KernelModule):
     """
 
     rotary: RotaryTable
+    can_be_captured = True
 
     def __init__(self, arch: Architecture, make: LayerFactory) -> None:
         super().__init__()

@@ -97,7 +97,10 @@ class GenericModel(KernelModule):
         network: the transformers model, on the meta device until its weights are loaded.
         windows: sliding window of each layer, from the dry run.
         num_kv_heads, head_dim: of the keys that attention sees.
+        can_be_captured: not known of transformers' code.
     """
+
+    can_be_captured = False
 
     def __init__(self, network: Any, run: DryRun) -> None:
         super().__init__()

@@ -34,10 +34,13 @@ class Model(Protocol):
 
     Attributes:
         num_kv_heads, head_dim: shape of the keys and values that it caches.
+        can_be_captured: whether a forward pass never waits for the device and always reads the same memory,
+            as a CUDA graph needs.
     """
 
     num_kv_heads: int
     head_dim: int
+    can_be_captured: bool
 
     def allocate(self, device: torch.device) -> None:
         """Move from the meta device to uninitialized memory."""
