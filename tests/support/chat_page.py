@@ -5,6 +5,7 @@ Knows nothing about daemons. Invariant: it waits for what is seen, never for a w
 
 from playwright.sync_api import Locator, Page, expect
 from support.daemon import poll
+from support.stub_daemon import StubDaemon
 
 KEPT = """(words) => new Promise((resolve, reject) => {
   const opening = indexedDB.open("ondol");
@@ -28,6 +29,15 @@ class ChatPage:
         self.log = page.get_by_role("log")
         self.questions = page.locator(".message.is-user")
         self.answers = page.locator(".message.is-assistant")
+
+    def begin(self, stub: StubDaemon) -> "ChatPage":
+        """A new chat before a daemon that remembers nothing."""
+        stub.bodies.clear()
+        stub.answers.clear()
+        stub.num_aborted = 0
+        self.press("새 대화")
+        expect(self.log).to_contain_text("무엇을 도와드릴까요?")
+        return self
 
     def ask(self, text: str) -> None:
         """Type and send."""
@@ -55,3 +65,28 @@ class ChatPage:
     def wait_until_kept(self, words: str) -> None:
         """Until the browser's database holds an unfinished answer with these words."""
         poll(lambda: self.page.evaluate(KEPT, words), bool)
+
+
+class InputMethod:
+    """Composes syllables in the field that has the focus."""
+
+    def __init__(self, page: Page) -> None:
+        self._devtools = page.context.new_cdp_session(page)
+
+    def compose(self, *states: str) -> None:
+        """The open syllable, as it looks after each key."""
+        for state in states:
+            end = len(state)
+            self._devtools.send(
+                "Input.imeSetComposition", {"text": state, "selectionStart": end, "selectionEnd": end}
+            )
+
+    def commit(self, text: str) -> None:
+        """The syllable is done."""
+        self._devtools.send("Input.insertText", {"text": text})
+
+    def press_enter(self) -> None:
+        """An Enter that the input method takes: the page sees key code 229."""
+        key = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 229}
+        self._devtools.send("Input.dispatchKeyEvent", {"type": "rawKeyDown", **key})
+        self._devtools.send("Input.dispatchKeyEvent", {"type": "keyUp", **key})

@@ -21,13 +21,7 @@ def shared_page(stub, open_shared_page):
 @pytest.fixture
 def chat(stub, shared_page):
     """A new chat in a page that the file's tests share."""
-    stub.bodies.clear()
-    stub.answers.clear()
-    stub.num_aborted = 0
-    chat = ChatPage(shared_page)
-    chat.press("새 대화")
-    expect(chat.log).to_contain_text("무엇을 도와드릴까요?")
-    return chat
+    return ChatPage(shared_page).begin(stub)
 
 
 def contents(body):
