@@ -65,28 +65,3 @@ class ChatPage:
     def wait_until_kept(self, words: str) -> None:
         """Until the browser's database holds an unfinished answer with these words."""
         poll(lambda: self.page.evaluate(KEPT, words), bool)
-
-
-class InputMethod:
-    """Composes syllables in the field that has the focus."""
-
-    def __init__(self, page: Page) -> None:
-        self._devtools = page.context.new_cdp_session(page)
-
-    def compose(self, *states: str) -> None:
-        """The open syllable, as it looks after each key."""
-        for state in states:
-            end = len(state)
-            self._devtools.send(
-                "Input.imeSetComposition", {"text": state, "selectionStart": end, "selectionEnd": end}
-            )
-
-    def commit(self, text: str) -> None:
-        """The syllable is done."""
-        self._devtools.send("Input.insertText", {"text": text})
-
-    def press_enter(self) -> None:
-        """An Enter that the input method takes: the page sees key code 229."""
-        key = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 229}
-        self._devtools.send("Input.dispatchKeyEvent", {"type": "rawKeyDown", **key})
-        self._devtools.send("Input.dispatchKeyEvent", {"type": "keyUp", **key})

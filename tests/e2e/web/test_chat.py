@@ -4,6 +4,7 @@ import pytest
 from playwright.sync_api import expect
 from support.chat_page import ChatPage
 from support.daemon import poll
+from support.keyboard import Keyboard
 from support.stub_daemon import Answer, StubDaemon, error_object
 
 
@@ -26,6 +27,10 @@ def chat(stub, shared_page):
 
 def contents(body):
     return [message["content"] for message in body["messages"]]
+
+
+def asked(stub):
+    return [contents(body)[-1] for body in stub.bodies]
 
 
 def test_an_answer_streams_in_and_tells_its_model_and_speed(stub, chat):
@@ -205,3 +210,45 @@ def test_why_an_answer_ended_is_told(stub, chat):
     expect(answer).to_contain_text("스스로 멈췄어요")
     chat.ask("둘")
     expect(chat.answers.last.locator(".ending")).to_contain_text("길이가 다 찼어요")
+
+
+def test_the_text_is_not_touched_while_a_syllable_is_open(stub, chat):
+    keyboard = Keyboard(chat.page)
+    answer = Answer(hold_at=1)
+    stub.answers = [answer]
+    chat.ask("먼저")
+    expect(chat.answers.last).to_contain_text("안녕")
+    chat.box.focus()
+    keyboard.compose("ㄷ", "다")
+    answer.resume.set()
+    chat.wait_for_answer("안녕하세요.")
+    keyboard.compose("단")
+    keyboard.commit("단")
+    assert chat.box.input_value() == "단"
+
+
+def test_two_quick_presses_send_once(stub, chat):
+    chat.box.fill("한 번만")
+    button = chat.page.get_by_role("button", name="보내기")
+    button.evaluate("(button) => { button.click(); button.click(); }")
+    chat.wait_for_answer("안녕하세요.")
+    assert asked(stub) == ["한 번만"]
+
+
+def test_decomposed_hangul_is_sent_composed(stub, chat):
+    chat.ask("\u1112\u1161\u11ab\u1100\u1173\u11af")
+    chat.wait_for_answer("안녕하세요.")
+    assert asked(stub) == ["한글"]
+
+
+def test_enter_while_an_answer_is_written_keeps_the_next_question(stub, chat):
+    answer = Answer(hold_at=1)
+    stub.answers = [answer]
+    chat.ask("먼저")
+    expect(chat.answers.last).to_contain_text("안녕")
+    chat.ask("나중에")
+    expect(chat.box).to_have_value("나중에")
+    answer.resume.set()
+    chat.wait_for_answer("안녕하세요.")
+    assert asked(stub) == ["먼저"]
+    chat.box.fill("")
