@@ -50,6 +50,7 @@ def all_cases() -> list[KernelCase]:
         *_rotary(),
         *_decodes(),
         *_prefills(),
+        *_plain_linears(),
         *_linears(),
         *_experts(),
         *_samplings(),
@@ -171,6 +172,23 @@ def _attention(
     for codes in (False, True):
         yield KernelCase(
             "paged_attention", label + "-fp8" * codes, partial(build, has_codes=codes), is_long=is_long
+        )
+
+
+def _plain_linears() -> Iterator[KernelCase]:
+    short = ((1, 100, 33), (70, 64, 40))
+    long = tuple((num_rows, 3584, num_out) for num_rows in (1, 64, 1000) for num_out in (4608, 37_888))
+    for sizes, is_long in [*((sizes, False) for sizes in short), *((sizes, True) for sizes in long)]:
+        num_rows, num_in, num_out = sizes
+        yield KernelCase(
+            "linear",
+            f"{num_rows}-rows-{num_in}-to-{num_out}",
+            lambda inputs, n=num_rows, k=num_in, m=num_out: (
+                inputs.normal(n, k),
+                inputs.normal(m, k, std=k**-0.5),
+                inputs.normal(m) if n > 1 else None,
+            ),
+            is_long=is_long,
         )
 
 

@@ -8,6 +8,7 @@ arguments, and the torch reference serves wherever another one cannot.
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from ondol.kernels.deterministic_attention import DeterministicAttention
 from ondol.kernels.kv_layer import KVLayer
 from ondol.kernels.paged_attention import AttentionMetadata
 from ondol.kernels.quantized import QuantizedMatrix
+from ondol.kernels.row_tiles import RowTiles
 from ondol.kernels.sampling import SamplingRows
 
 
@@ -40,7 +42,7 @@ class Kernels:
     name: str
     reads_stale_values: bool = True
     is_deterministic: bool = False
-    linear: Callable[[Tensor, Tensor, Tensor | None], Tensor] = operators.linear
+    linear: operators.Linear = operators.linear
     rms_norm: Callable[[Tensor, Tensor, float], Tensor] = operators.rms_norm
     add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]] = operators.add_rms_norm
     silu_mul: Callable[[Tensor], Tensor] = operators.silu_mul
@@ -68,19 +70,22 @@ REFERENCE = Kernels("torch")
 
 def deterministic_reference() -> Kernels:
     """The torch reference for a CPU, its rows independent of each other bit by bit; see `deterministic`."""
-    products = deterministic.DeterministicOperators()
+    tiles = RowTiles()
+    linear, silu_mul = deterministic.TiledLinear(tiles), deterministic.silu_mul
     return Kernels(
         "torch",
         # Keys beyond the end of a context are not read.
         reads_stale_values=False,
         is_deterministic=True,
-        linear=products.linear,
-        silu_mul=deterministic.silu_mul,
+        linear=linear,
+        silu_mul=silu_mul,
         sigmoid=deterministic.sigmoid,
-        paged_attention=DeterministicAttention(products.tiles).paged_attention,
-        mixture_of_experts=products.mixture_of_experts,
-        quantized_linear=products.quantized_linear,
-        quantized_mixture_of_experts=products.quantized_mixture_of_experts,
+        paged_attention=DeterministicAttention(tiles).paged_attention,
+        mixture_of_experts=partial(operators.mixture_of_experts, linear=linear, activate=silu_mul),
+        quantized_linear=partial(quantized.quantized_linear, linear=linear),
+        quantized_mixture_of_experts=partial(
+            quantized.quantized_mixture_of_experts, linear=linear, activate=silu_mul
+        ),
         sample_tokens=deterministic.sample_tokens,
         logsumexp=deterministic.logsumexp,
     )

@@ -1,20 +1,19 @@
 """The torch reference, computed so that a row's result does not depend on the rows beside it.
 
-The same operators as in `operators` and `quantized`; slower where a library would choose faster sums for
+The same operators as in `operators` and `sampling`; slower where a library would choose faster sums for
 more rows. What torch does row by row on a CPU (norms, softmax, top k, gathering) is taken as it is; what it
 does not, products of matrices and functions that vectors compute otherwise than scalars, is done here. Knows
 nothing about models. Invariant: every bit of a row's result is a function of that row, of the weights and of
 the machine.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ondol.kernels import operators, sampling
-from ondol.kernels.quantized import QuantizedMatrix
 from ondol.kernels.row_tiles import RowTiles
 from ondol.kernels.sampling import SamplingRows
 
@@ -24,53 +23,21 @@ VECTOR_MULTIPLE = 128
 PIECE_SIZE = 16 * 1024
 
 
-class DeterministicOperators:
-    """Products that go through the same tiles of rows, and what is built on them."""
+class TiledLinear:
+    """Plain products whose rows go through tiles.
 
-    def __init__(self) -> None:
-        self.tiles = RowTiles()
+    Args:
+        tiles: multiplies rows.
+    """
 
-    def linear(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def __init__(self, tiles: RowTiles) -> None:
+        self._tiles = tiles
+
+    def __call__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """As `operators.linear`; the bias is added to the rounded product."""
-        product = self.tiles.multiply(hidden, weight.t())
+        product = self._tiles.multiply(hidden.reshape(-1, hidden.shape[-1]), weight.t())
+        product = product.view(*hidden.shape[:-1], -1)
         return product if bias is None else product + bias
-
-    def mixture_of_experts(
-        self, hidden: Tensor, weights: Tensor, experts: Tensor, gate_up: Tensor, down: Tensor
-    ) -> Tensor:
-        """As `operators.mixture_of_experts`: a row's experts are added in the order of their numbers."""
-
-        def compute(rows: Tensor, expert: int) -> Tensor:
-            gated = silu_mul(self.linear(rows, gate_up[expert], None))
-            return self.linear(gated, down[expert], None)
-
-        return operators.sum_over_experts(hidden, weights, experts, gate_up.shape[0], compute)
-
-    def quantized_linear(self, hidden: Tensor, matrix: QuantizedMatrix, bias: Tensor | None) -> Tensor:
-        """As `quantized.quantized_linear`."""
-        inputs = matrix.inputs(hidden)
-        rows = inputs.reshape(-1, inputs.shape[-1])
-        product = self.linear(rows, matrix.dequantize(hidden.dtype), bias)
-        return product.view(*hidden.shape[:-1], -1)
-
-    def quantized_mixture_of_experts(
-        self,
-        hidden: Tensor,
-        weights: Tensor,
-        experts: Tensor,
-        gate_up: Sequence[QuantizedMatrix],
-        down: QuantizedMatrix,
-    ) -> Tensor:
-        """As `quantized.quantized_mixture_of_experts`."""
-
-        def through(rows: Tensor, stack: QuantizedMatrix, expert: int) -> Tensor:
-            return self.linear(stack.inputs(rows, expert), stack.dequantize(rows.dtype, expert), None)
-
-        def compute(rows: Tensor, expert: int) -> Tensor:
-            gated = torch.cat([through(rows, stack, expert) for stack in gate_up], dim=-1)
-            return through(silu_mul(gated), down, expert)
-
-        return operators.sum_over_experts(hidden, weights, experts, down.codes.shape[0], compute)
 
 
 def silu_mul(gate_up: Tensor) -> Tensor:

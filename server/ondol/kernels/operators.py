@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
 
 def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """hidden [.., K] times weight [N, K], plus bias [N]: [.., N]."""
@@ -84,7 +86,14 @@ def route(router_logits: Tensor, top_k: int, normalize: bool) -> tuple[Tensor, T
 
 
 def mixture_of_experts(
-    hidden: Tensor, weights: Tensor, experts: Tensor, gate_up: Tensor, down: Tensor
+    hidden: Tensor,
+    weights: Tensor,
+    experts: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    *,
+    linear: Linear = linear,
+    activate: Callable[[Tensor], Tensor] = silu_mul,
 ) -> Tensor:
     """Each row through its chosen experts, summed with their weights.
 
@@ -93,13 +102,14 @@ def mixture_of_experts(
         weights, experts: [T, top_k], from `route`.
         gate_up: [num_experts, 2 * I, H].
         down: [num_experts, H, I].
+        linear, activate: the operators that it is made of.
 
     Returns:
         [T, H].
     """
 
     def compute(rows: Tensor, expert: int) -> Tensor:
-        return F.linear(silu_mul(F.linear(rows, gate_up[expert])), down[expert])
+        return linear(activate(linear(rows, gate_up[expert], None)), down[expert], None)
 
     return sum_over_experts(hidden, weights, experts, gate_up.shape[0], compute)
 

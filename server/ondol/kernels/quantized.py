@@ -11,15 +11,14 @@ A matrix holds `rows` of `K` weights, or a stack of such matrices (experts). A w
 Codes of 4 bits lie two to a byte, the even k in the high half (bitsandbytes' order).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ondol.kernels.operators import silu_mul, sum_over_experts
+from ondol.kernels.operators import Linear, linear, silu_mul, sum_over_experts
 
 Kind = Literal["int8", "int4", "nf4", "fp4", "fp8_e4m3"]
 
@@ -249,9 +248,14 @@ class QuantizedMatrix(nn.Module):
         return per_group.repeat_interleave(self.fmt.group_size, dim=1)[:, : self.num_in]
 
 
-def quantized_linear(hidden: Tensor, matrix: QuantizedMatrix, bias: Tensor | None) -> Tensor:
-    """hidden [.., K] times the matrix, plus bias: [.., rows], in the dtype of `hidden`."""
-    return F.linear(matrix.inputs(hidden), matrix.dequantize(hidden.dtype), bias)
+def quantized_linear(
+    hidden: Tensor, matrix: QuantizedMatrix, bias: Tensor | None, *, linear: Linear = linear
+) -> Tensor:
+    """hidden [.., K] times the matrix, plus bias: [.., rows], in the dtype of `hidden`.
+
+    `linear` multiplies by the matrix once it is dequantized.
+    """
+    return linear(matrix.inputs(hidden), matrix.dequantize(hidden.dtype), bias)
 
 
 def quantized_mixture_of_experts(
@@ -260,21 +264,23 @@ def quantized_mixture_of_experts(
     experts: Tensor,
     gate_up: Sequence[QuantizedMatrix],
     down: QuantizedMatrix,
+    *,
+    linear: Linear = linear,
+    activate: Callable[[Tensor], Tensor] = silu_mul,
 ) -> Tensor:
     """As `operators.mixture_of_experts`, over stacks of quantized matrices.
 
     `gate_up` is one fused stack, or gate and up apart where they could not be fused.
     """
 
+    def through(rows: Tensor, stack: QuantizedMatrix, expert: int) -> Tensor:
+        return linear(stack.inputs(rows, expert), stack.dequantize(rows.dtype, expert), None)
+
     def compute(rows: Tensor, expert: int) -> Tensor:
-        gated = torch.cat([_through_expert(rows, stack, expert) for stack in gate_up], dim=-1)
-        return _through_expert(silu_mul(gated), down, expert)
+        gated = torch.cat([through(rows, stack, expert) for stack in gate_up], dim=-1)
+        return through(activate(gated), down, expert)
 
     return sum_over_experts(hidden, weights, experts, down.codes.shape[0], compute)
-
-
-def _through_expert(hidden: Tensor, stack: QuantizedMatrix, expert: int) -> Tensor:
-    return F.linear(stack.inputs(hidden, expert), stack.dequantize(hidden.dtype, expert))
 
 
 def _buffer(shape: tuple[int, ...], dtype: torch.dtype) -> nn.Parameter:

@@ -13,6 +13,7 @@ from ondol.kernels.paged_attention import AttentionMetadata
 from ondol.kernels.triton.attention_tile import LOG2_E
 from ondol.kernels.triton.decode_attention import attend_decodes
 from ondol.kernels.triton.prefill_attention import attend_prefills
+from ondol.kernels.triton.single_rows import attend_prefills_singly
 
 # Keys of one tile: as many as these bytes of shared memory hold, at most what one product multiplies well, at
 # least what tensor cores sum over.
@@ -33,8 +34,13 @@ def paged_attention(
     metadata: AttentionMetadata,
     scale: float,
     window: int | None,
+    *,
+    is_deterministic: bool = False,
 ) -> Tensor:
-    """As `kernels.paged_attention.paged_attention`; all tensors are contiguous."""
+    """As `kernels.paged_attention.paged_attention`; all tensors are contiguous.
+
+    `is_deterministic` makes a row the same bit by bit in a prompt's chunk and by itself.
+    """
     tensors = (query, *layer.tensors())
     assert all(tensor.is_contiguous() for tensor in tensors), "heads lie one after the other"
     output = torch.empty_like(query)
@@ -53,5 +59,6 @@ def paged_attention(
     if metadata.decodes is not None:
         attend_decodes(query, layer, metadata, output, options)
     if metadata.prefills:
-        attend_prefills(query, layer, metadata, output, options)
+        attend = attend_prefills_singly if is_deterministic else attend_prefills
+        attend(query, layer, metadata, output, options)
     return output

@@ -5,15 +5,21 @@ missing; that is a reason, which a user reads.
 """
 
 import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
 
 import torch
 from triton.errors import TritonError
 
 from ondol.kernels.backend import Kernels
+from ondol.kernels.deterministic import logsumexp
 from ondol.kernels.triton.attention import paged_attention
+from ondol.kernels.triton.dense import linear
 from ondol.kernels.triton.elementwise import rotate_and_write_kv, silu_mul
 from ondol.kernels.triton.experts import mixture_of_experts, quantized_mixture_of_experts, route
 from ondol.kernels.triton.norms import add_rms_norm, rms_norm
+from ondol.kernels.triton.probes import wrong_probe
 from ondol.kernels.triton.quantized import quantized_linear
 from ondol.kernels.triton.sampling import sample_tokens
 
@@ -35,12 +41,22 @@ TRITON = Kernels(
     sample_tokens=sample_tokens,
 )
 
+# Most operators sum each row in one way anyway. Of the others: one method for any number of rows.
+DETERMINISTIC = replace(
+    TRITON,
+    is_deterministic=True,
+    linear=linear,
+    paged_attention=partial(paged_attention, is_deterministic=True),
+    quantized_linear=partial(quantized_linear, max_fused_rows=sys.maxsize, linear=linear),
+    quantized_mixture_of_experts=partial(quantized_mixture_of_experts, linear=linear),
+    logsumexp=logsumexp,
+)
+
 
 def why_unusable(device: torch.device) -> str | None:
-    """Compile and run one small kernel; what went wrong in one line, or None."""
+    """Compile and run small kernels; what went wrong in one line, or None."""
     try:
-        product = silu_mul(torch.ones((1, 2), device=device))
-        is_right = bool(torch.isfinite(product).all())
+        wrong = wrong_probe(TRITON, device)
     except PROBE_ERRORS as error:
         return " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    return None if is_right else "a probe computed no finite number"
+    return None if wrong is None else f"a probe of {wrong} computed something else than it should"

@@ -39,11 +39,29 @@ def attend_decodes(
     decodes = metadata.decodes
     assert decodes is not None, "the caller has seen decode rows"
     assert decodes.block_tables.is_contiguous(), "tables lie row by row"
+    shape = query.shape[1:]
+    workspace = metadata.once(("splits", *shape), lambda: make_workspace(decodes, *shape))
+    attend_rows(query, layer, decodes, workspace, output, options)
+
+
+def attend_rows(
+    query: Tensor,
+    layer: KVLayer,
+    decodes: DecodeRows,
+    workspace: tuple[Tensor, Tensor],
+    output: Tensor,
+    options: dict[str, Any],
+) -> None:
+    """Write some rows of `output` [T, num_heads, head_dim].
+
+    Args:
+        query, layer, options: as `attend_decodes` takes them.
+        decodes: the rows; their tables may be one and the same.
+        workspace: from `make_workspace`, overwritten.
+    """
     num_heads, head_dim = query.shape[1:]
     num_splits = triton.cdiv(decodes.max_context_len, SPLIT_LEN)
-    sums, weighted = metadata.once(
-        ("splits", num_heads, head_dim), lambda: _workspace(decodes, num_heads, num_splits, head_dim)
-    )
+    sums, weighted = workspace
     group = num_heads // layer.num_kv_heads
     num_rows = len(decodes.rows)
     layout = (decodes.rows, decodes.block_tables, decodes.context_lens)
@@ -66,9 +84,9 @@ def attend_decodes(
     )
 
 
-def _workspace(decodes: DecodeRows, num_heads: int, num_splits: int, head_dim: int) -> tuple[Tensor, Tensor]:
+def make_workspace(decodes: DecodeRows, num_heads: int, head_dim: int) -> tuple[Tensor, Tensor]:
     """Maximum and sum [B, num_heads, num_splits, 2], weighted values [.., head_dim]: of every split."""
-    lead = (len(decodes.rows), num_heads, num_splits)
+    lead = (len(decodes.rows), num_heads, triton.cdiv(decodes.max_context_len, SPLIT_LEN))
     device = decodes.rows.device
     return (
         torch.empty((*lead, 2), dtype=torch.float32, device=device),

@@ -15,10 +15,11 @@ import triton.language as tl
 from torch import Tensor
 
 from ondol.kernels import quantized as reference
-from ondol.kernels.operators import silu_mul
+from ondol.kernels.operators import Linear, linear, silu_mul
 from ondol.kernels.quantized import QuantizedMatrix
-from ondol.kernels.triton.gemm import MAX_ROW_TILES, TILE_ROWS, Rows, multiply
+from ondol.kernels.triton.gemm import multiply
 from ondol.kernels.triton.quantized import can_fuse
+from ondol.kernels.triton.rows import MAX_ROW_TILES, TILE_ROWS, Rows
 from ondol.kernels.triton.weights import matrix_arguments, stack_arguments
 
 # Pairs and tiles that the grouping kernel looks at together.
@@ -55,13 +56,16 @@ def quantized_mixture_of_experts(
     experts: Tensor,
     gate_up: Sequence[QuantizedMatrix],
     down: QuantizedMatrix,
+    *,
+    linear: Linear = linear,
 ) -> Tensor:
     """As `mixture_of_experts`, over stacks of quantized matrices; see `ondol.kernels.quantized`.
 
-    Stacks that the fused kernel cannot read are computed by the reference, which waits for the device.
+    Stacks that the fused kernel cannot read are computed by the reference, which waits for the device, and
+    `linear`.
     """
     if not all(can_fuse(stack) for stack in (*gate_up, down)):
-        return reference.quantized_mixture_of_experts(hidden, weights, experts, gate_up, down)
+        return reference.quantized_mixture_of_experts(hidden, weights, experts, gate_up, down, linear=linear)
     rows = group_rows(experts, down.codes.shape[0])
     inputs = hidden.contiguous()
     is_gated = len(gate_up) == 1

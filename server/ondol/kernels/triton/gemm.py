@@ -9,19 +9,22 @@ split over programs, its blocks and turns depend on the format alone, and every 
 rows are more products of the same shape, or more programs.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ondol.kernels.triton.weights import byte_values, group_scales, is_four_bit, wide_values, word_values
+from ondol.kernels.triton.rows import TILE_ROWS, Rows, places, routed
+from ondol.kernels.triton.weights import (
+    byte_values,
+    dot_dtype,
+    group_scales,
+    is_four_bit,
+    wide_values,
+    word_values,
+)
 
-TILE_ROWS = 16
-# Four spill registers: 64 rows are two programs, at as many instructions and twice the occupancy.
-MAX_ROW_TILES = 2
 # K of one product: wide enough for a warp's loads, and never across the end of a scale's group.
 MAX_BLOCK_K = 128
 # Half of it is what one of the two products over 4-bit codes reduces, and Triton's dot wants 16.
@@ -35,41 +38,6 @@ MANY_COLUMNS = 8192
 _TILE_ROWS = tl.constexpr(TILE_ROWS)
 _SLICES = tl.constexpr(SLICES)
 _MAX_BLOCK_K = tl.constexpr(MAX_BLOCK_K)
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Which rows each program multiplies, and by which expert's weights.
-
-    Without `experts`: rows in their order, by the only matrix. With `experts` alone: each (row, slot) pair by
-    itself. With `tiles`: pairs in the order of their experts.
-
-    Attributes:
-        num_tiles: programs along the rows.
-        row_tiles: how many tiles of 16 rows a program takes.
-        experts: [num_pairs] expert of every pair, int64.
-        pairs: [num_pairs] pair numbers by expert, int32.
-        tiles: [num_tiles, 3] int32: expert (-1 for none), its first place in `pairs`, how many.
-        top_k: pairs per row; pair p reads row p // top_k.
-    """
-
-    num_tiles: int
-    row_tiles: int
-    experts: Tensor | None = None
-    pairs: Tensor | None = None
-    tiles: Tensor | None = None
-    top_k: int = 1
-
-    @classmethod
-    def contiguous(cls, num_rows: int) -> "Rows":
-        """All rows by one matrix."""
-        row_tiles = row_tiles_for(num_rows)
-        return cls(triton.cdiv(num_rows, row_tiles * TILE_ROWS), row_tiles)
-
-
-def row_tiles_for(num_rows: int) -> int:
-    """Tiles of 16 rows that a program takes so that weights are decoded as seldom as possible: 1 or 2."""
-    return min(-(-num_rows // TILE_ROWS), MAX_ROW_TILES)
 
 
 def block_k_for(group_size: int | None) -> int | None:
@@ -108,18 +76,10 @@ def multiply(
     grid = (rows.num_tiles, triton.cdiv(num_out, block_n))
     _multiply_kernel[grid](
         hidden, out, bias, column_order, rows.experts, rows.pairs, rows.tiles, hidden.shape[0], out.stride(0),
-        **weights, TOP_K=rows.top_k, IS_GATED=is_gated, DOT=_dot_dtype(hidden.dtype),
+        **weights, TOP_K=rows.top_k, IS_GATED=is_gated, DOT=dot_dtype(hidden.dtype),
         BLOCK_N=block_n, BLOCK_K=block_k_for(weights["GROUP"] or None), ROW_TILES=rows.row_tiles,
         num_warps=SLICES, num_stages=3 if hidden.itemsize == 2 else 2,
     )  # fmt: skip
-
-
-def _dot_dtype(dtype: torch.dtype) -> tl.dtype:
-    """Dtype of a product's operands for hidden states of a dtype."""
-    if dtype == torch.bfloat16:
-        # The interpreter takes bfloat16 for integers; in float32 the operands have the same values.
-        return tl.float32 if triton.knobs.runtime.interpret else tl.bfloat16
-    return tl.float16 if dtype == torch.float16 else tl.float32
 
 
 @triton.jit
@@ -131,10 +91,10 @@ def _multiply_kernel(
     TOP_K: tl.constexpr, IS_GATED: tl.constexpr, DOT: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, ROW_TILES: tl.constexpr,
 ):  # fmt: skip
-    expert, first, count = _routed(experts, tiles, num_rows, ROW_TILES)
+    expert, first, count = routed(experts, tiles, num_rows, ROW_TILES)
     if expert < 0:
         return
-    numbers, are_rows = _places(pairs, first, count, ROW_TILES)
+    numbers, are_rows = places(pairs, first, count, ROW_TILES)
     columns, is_column = _columns(NUM_OUT, IS_GATED, BLOCK_N)
     NARROW: tl.constexpr = tl.bfloat16 if hidden.dtype.element_ty == tl.bfloat16 else tl.float16
     NUM_GROUPS: tl.constexpr = (NUM_IN + GROUP - 1) // GROUP if GROUP > 0 else 1
@@ -172,42 +132,6 @@ def _multiply_kernel(
             total += tl.load(bias + columns, mask=is_column, other=0.0).to(tl.float32)[None, :]
         rows = out + numbers[tile] * out_stride
         _store(rows, total, are_rows[tile], NUM_OUT, IS_GATED, BLOCK_N)
-
-
-@triton.jit
-def _routed(experts, tiles, num_rows, ROW_TILES: tl.constexpr):
-    """This program's expert, its first place and how many places are left from there; int64."""
-    index = tl.program_id(0).to(tl.int64)
-    if tiles is not None:
-        entry = tiles + index * 3
-        expert = tl.load(entry).to(tl.int64)
-        first = tl.load(entry + 1).to(tl.int64)
-        count = tl.load(entry + 2).to(tl.int64)
-    elif experts is not None:
-        expert = tl.load(experts + index)
-        first = index
-        count = index * 0 + 1
-    else:
-        expert = index * 0
-        first = index * ROW_TILES * _TILE_ROWS
-        count = num_rows - first
-    return expert, first, count
-
-
-@triton.jit
-def _places(pairs, first, count, ROW_TILES: tl.constexpr):
-    """Row or pair numbers of each tile of 16, and which of them exist."""
-    numbers = ()
-    are_rows = ()
-    for tile in tl.static_range(ROW_TILES):
-        place = tile * _TILE_ROWS + tl.arange(0, _TILE_ROWS)
-        is_row = place < count
-        number = first + place
-        if pairs is not None:
-            number = tl.load(pairs + number, mask=is_row, other=0).to(tl.int64)
-        numbers = numbers + (number,)  # type: ignore[assignment]
-        are_rows = are_rows + (is_row,)  # type: ignore[assignment]
-    return numbers, are_rows
 
 
 @triton.jit

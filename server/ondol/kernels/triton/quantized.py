@@ -12,10 +12,11 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.nn import functional as F
 
+from ondol.kernels.operators import Linear, linear
 from ondol.kernels.quantized import INT4_ZERO, QuantizedMatrix
-from ondol.kernels.triton.gemm import Rows, block_k_for, multiply
+from ondol.kernels.triton.gemm import block_k_for, multiply
+from ondol.kernels.triton.rows import Rows
 from ondol.kernels.triton.weights import byte_values, group_scales, is_four_bit, matrix_arguments, wide_values
 
 MAX_FUSED_ROWS = 64
@@ -38,7 +39,12 @@ def can_fuse(matrix: QuantizedMatrix) -> bool:
 
 
 def quantized_linear(
-    hidden: Tensor, matrix: QuantizedMatrix, bias: Tensor | None, *, max_fused_rows: int = MAX_FUSED_ROWS
+    hidden: Tensor,
+    matrix: QuantizedMatrix,
+    bias: Tensor | None,
+    *,
+    max_fused_rows: int = MAX_FUSED_ROWS,
+    linear: Linear = linear,
 ) -> Tensor:
     """hidden [.., K] times the matrix, plus bias: [.., rows], in the dtype of `hidden`.
 
@@ -48,10 +54,11 @@ def quantized_linear(
         bias: [rows].
         max_fused_rows: more rows than these are multiplied by a dequantized copy; the two ways differ in
             their last bits.
+        linear: what multiplies by such a copy.
     """
     rows = hidden.reshape(-1, hidden.shape[-1])
     if rows.shape[0] > max_fused_rows or not can_fuse(matrix):
-        return F.linear(matrix.inputs(hidden), dequantize(matrix, hidden.dtype), bias)
+        return linear(matrix.inputs(hidden), dequantize(matrix, hidden.dtype), bias)
     out = torch.empty((rows.shape[0], matrix.shape[0]), dtype=hidden.dtype, device=hidden.device)
     multiply(
         rows.contiguous(), matrix_arguments(matrix, hidden.dtype), out, Rows.contiguous(rows.shape[0]),

@@ -62,6 +62,14 @@ def stack_arguments(stack: Tensor) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def dot_dtype(dtype: torch.dtype) -> tl.dtype:
+    """Dtype of a product's operands for hidden states of a dtype."""
+    if dtype == torch.bfloat16:
+        # The interpreter takes bfloat16 for integers; in float32 the operands have the same values.
+        return tl.float32 if triton.knobs.runtime.interpret else tl.bfloat16
+    return tl.float16 if dtype == torch.float16 else tl.float32
+
+
 @triton.constexpr_function
 def is_four_bit(kind: str) -> bool:
     """Whether two codes lie in a byte."""

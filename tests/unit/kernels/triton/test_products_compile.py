@@ -5,7 +5,7 @@ import torch
 from support.kernel_compiler import HOPPER_SHARED_BYTES, recorded_launches
 from support.quantized_matrices import random_matrix
 
-from ondol.kernels.triton.backend import TRITON
+from ondol.kernels.triton.backend import DETERMINISTIC, TRITON
 
 FORMATS = {
     "int8": {"kind": "int8", "group_size": None},
@@ -49,6 +49,18 @@ def test_products_compile_for_hopper(name):
         # The same instruction for any number of rows: results do not depend on how many there are.
         assert "mma.sync.aligned.m16n8k16" in kernel.asm["ptx"]
         assert "wgmma" not in kernel.asm["ptx"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_products_that_do_not_depend_on_other_rows_compile_for_hopper(dtype):
+    sources = set()
+    for num_rows, num_out in ((1, 4096), (300, 4096), (300, 32000)):
+        hidden = torch.zeros(num_rows, 512, dtype=dtype)
+        weight = torch.zeros(num_out, 512, dtype=dtype)
+        (kernel,) = compile_launches(lambda h=hidden, w=weight: DETERMINISTIC.linear(h, w, None), 1)
+        sources.add(kernel.asm["ptx"])
+    # One program for any number of rows.
+    assert len(sources) == 2
 
 
 @pytest.mark.parametrize("num_rows", [1, 40])
