@@ -22,11 +22,10 @@ def test_a_cpu_computes_with_the_torch_reference():
     "error", [OutOfResources(300_000, 232_448, "shared memory"), RuntimeError("no\ndriver")]
 )
 def test_a_gpu_on_which_no_kernel_can_be_compiled_gets_the_reference_and_a_note(monkeypatch, error):
-    def fail(gate_up):
+    def fail(kernels, device):
         raise error
 
-    monkeypatch.setattr(triton_backend, "silu_mul", fail)
-    monkeypatch.setattr(triton_backend.torch, "ones", lambda *shape, device: None)
+    monkeypatch.setattr(triton_backend, "wrong_probe", fail)
     kernels, (note,) = choose_kernels(torch.device("cuda"))
     assert kernels is REFERENCE
     assert note.startswith(
@@ -36,13 +35,16 @@ def test_a_gpu_on_which_no_kernel_can_be_compiled_gets_the_reference_and_a_note(
     assert "\n" not in note
 
 
-@pytest.mark.parametrize(("value", "is_usable"), [(0.73, True), (float("nan"), False)])
-def test_a_gpu_gets_triton_if_the_probe_computes_a_number(monkeypatch, value, is_usable):
-    monkeypatch.setattr(triton_backend, "silu_mul", lambda gate_up: torch.tensor([[value]]))
-    monkeypatch.setattr(triton_backend.torch, "ones", lambda *shape, device: None)
-    kernels, notes = choose_kernels(torch.device("cuda"))
-    assert kernels is (triton_backend.TRITON if is_usable else REFERENCE)
-    assert len(notes) == (0 if is_usable else 1)
+def test_a_gpu_gets_triton_if_every_probe_is_answered_rightly(monkeypatch):
+    monkeypatch.setattr(triton_backend, "wrong_probe", lambda kernels, device: None)
+    assert choose_kernels(torch.device("cuda")) == (triton_backend.TRITON, ())
+
+
+def test_a_gpu_that_answers_a_probe_wrongly_gets_the_reference_and_a_note(monkeypatch):
+    monkeypatch.setattr(triton_backend, "wrong_probe", lambda kernels, device: "sample_tokens")
+    kernels, (note,) = choose_kernels(torch.device("cuda"))
+    assert kernels is REFERENCE
+    assert note.endswith("a probe of sample_tokens computed something else than it should")
 
 
 def test_a_gpu_without_triton_installed_gets_the_reference_and_a_note(monkeypatch):
