@@ -5,12 +5,17 @@ missing; that is a reason, which a user reads.
 """
 
 import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
 
 import torch
 from triton.errors import TritonError
 
 from ondol.kernels.backend import Kernels
+from ondol.kernels.deterministic import logsumexp
 from ondol.kernels.triton.attention import paged_attention
+from ondol.kernels.triton.dense import linear
 from ondol.kernels.triton.elementwise import rotate_and_write_kv, silu_mul
 from ondol.kernels.triton.experts import mixture_of_experts, quantized_mixture_of_experts, route
 from ondol.kernels.triton.norms import add_rms_norm, rms_norm
@@ -34,6 +39,17 @@ TRITON = Kernels(
     quantized_linear=quantized_linear,
     quantized_mixture_of_experts=quantized_mixture_of_experts,
     sample_tokens=sample_tokens,
+)
+
+# Most operators sum each row in one way anyway. Of the others: one method for any number of rows.
+DETERMINISTIC = replace(
+    TRITON,
+    is_deterministic=True,
+    linear=linear,
+    paged_attention=partial(paged_attention, is_deterministic=True),
+    quantized_linear=partial(quantized_linear, max_fused_rows=sys.maxsize, linear=linear),
+    quantized_mixture_of_experts=partial(quantized_mixture_of_experts, linear=linear),
+    logsumexp=logsumexp,
 )
 
 
