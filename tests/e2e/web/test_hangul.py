@@ -3,36 +3,8 @@
 import pytest
 from playwright.sync_api import expect
 from support.chat_page import ChatPage
+from support.keyboard import Keyboard
 from support.stub_daemon import StubDaemon
-
-# What Windows and macOS report for a key that the input method takes.
-PROCESS_KEY = 229
-ENTER_KEY = 13
-
-
-class Keyboard:
-    """A Korean input method over the DevTools protocol."""
-
-    def __init__(self, page):
-        self._session = page.context.new_cdp_session(page)
-
-    def compose(self, *steps):
-        """Grow one syllable: "ㅎ", "하", "한"."""
-        for text in steps:
-            selection = {"selectionStart": len(text), "selectionEnd": len(text)}
-            self._session.send("Input.imeSetComposition", {"text": text, **selection})
-
-    def commit(self, text):
-        """End the composition with this text."""
-        self._session.send("Input.insertText", {"text": text})
-
-    def enter(self, key_code=ENTER_KEY):
-        """Press Enter; `PROCESS_KEY` is what a page sees while the input method has the key."""
-        key = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": key_code}
-        self._session.send("Input.dispatchKeyEvent", {"type": "rawKeyDown", **key})
-        if key_code == ENTER_KEY:
-            self._session.send("Input.dispatchKeyEvent", {"type": "char", "text": "\r", **key})
-        self._session.send("Input.dispatchKeyEvent", {"type": "keyUp", **key})
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +24,7 @@ def chat(stub, shared_page):
     chat = ChatPage(shared_page)
     chat.press("새 대화")
     chat.box.focus()
+    expect(chat.box).to_be_focused()
     return chat
 
 
@@ -68,7 +41,7 @@ def test_enter_while_a_syllable_is_composed_sends_nothing_and_the_next_sends_onc
     keyboard.compose("ㅎ", "하", "한")
     keyboard.commit("한")
     keyboard.compose("ㄱ", "그", "글")
-    keyboard.enter(PROCESS_KEY)
+    keyboard.enter(Keyboard.PROCESS_KEY)
     keyboard.commit("글")
     expect(chat.box).to_have_value("한글")
     expect(chat.questions).to_have_count(0)
@@ -83,7 +56,7 @@ def test_in_safaris_order_the_enter_that_ends_a_composition_sends_nothing(stub, 
     keyboard.compose("ㅎ", "하", "한")
     keyboard.commit("한")
     # Safari has ended the composition when the key comes: only the key code tells.
-    keyboard.enter(PROCESS_KEY)
+    keyboard.enter(Keyboard.PROCESS_KEY)
     expect(chat.box).to_have_value("한")
     expect(chat.questions).to_have_count(0)
     keyboard.enter()
