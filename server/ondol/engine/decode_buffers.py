@@ -107,6 +107,11 @@ class DecodeBuffers:
         self.logits = torch.zeros((num_rows, size.vocab_size), dtype=torch.float32, device=device)
         self._rows: list[Row] = []
 
+    @property
+    def size_bytes(self) -> int:
+        """Memory of all of them."""
+        return self._words.nbytes + self.row_numbers.nbytes + self.logits.nbytes
+
     def reset(self) -> None:
         """Make all rows padding, for the mirror cannot be trusted after a step that failed half-way."""
         self._rows = []

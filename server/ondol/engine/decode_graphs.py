@@ -8,6 +8,7 @@ On a CPU the same calls are made over the same buffers; recording one gives the 
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -17,7 +18,7 @@ import torch
 from ondol.engine.step_sizes import StepSize, StepSizes, can_be_recorded
 
 # Graphs that an engine may hold: each takes some memory of the driver's.
-MAX_NUM_GRAPHS = 256
+MAX_NUM_GRAPHS = 128
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +80,14 @@ class DecodeGraphs:
         self._is_recording = True
 
     @property
-    def num_recorded(self) -> int:
-        """Graphs so far."""
-        return self._num_recorded
+    def num_possible(self) -> int:
+        """Graphs that there may ever be."""
+        return min(MAX_NUM_GRAPHS, len(self._sizes.recorded()))
+
+    @property
+    def is_recording(self) -> bool:
+        """False once the device has refused to record."""
+        return self._is_recording
 
     def run(self, num_rows: int, context_len: int) -> None:
         """Compute a step of `num_rows` requests whose contexts are at most `context_len` long."""
@@ -95,14 +101,24 @@ class DecodeGraphs:
         self._work(size)
         self._replays.setdefault(size, None)
 
-    def record_ahead(self, budget_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Record what there is time for, before there is a request: the buffers hold padding alone."""
+    def record_ahead(
+        self,
+        *,
+        count: int = MAX_NUM_GRAPHS,
+        budget_s: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> int:
+        """Record the first `count` sizes, as long as there is time; how many of them there are then.
+
+        To be called before there is a request: the buffers hold padding alone.
+        """
         deadline_s = clock() + budget_s
-        for size in self._sizes.recorded():
-            if clock() >= deadline_s or not self._can_record(size):
-                return
-            self._work(size)
-            self._record(size)
+        sizes = self._sizes.recorded()[:count]
+        for size in sizes:
+            if self._replays.get(size) is None and clock() < deadline_s and self._can_record(size):
+                self._work(size)
+                self._record(size)
+        return sum(self._replays.get(size) is not None for size in sizes)
 
     def _can_record(self, size: StepSize) -> bool:
         return self._is_recording and self._num_recorded < MAX_NUM_GRAPHS and can_be_recorded(size)

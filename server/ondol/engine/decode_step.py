@@ -4,6 +4,7 @@ Joins static buffers, the model and graphs; knows nothing about sampling. Invari
 ragged path would compute for them, whatever the padding beside them.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ondol.engine.batch import Batch, ScheduledRequest
 from ondol.engine.decode_buffers import BufferSize, DecodeBuffers
-from ondol.engine.decode_graphs import CallRecorder, CudaRecorder, DecodeGraphs
+from ondol.engine.decode_graphs import MAX_NUM_GRAPHS, CallRecorder, CudaRecorder, DecodeGraphs
 from ondol.engine.ragged_inputs import SampledTokens
 from ondol.engine.step_sizes import StepSize, StepSizes
 from ondol.kernels.backend import Kernels
@@ -87,10 +88,19 @@ class DecodeStep:
         """Forget everybody, after a step that failed half-way."""
         self._buffers.reset()
 
+    @property
+    def buffer_bytes(self) -> int:
+        """Memory of the static buffers."""
+        return self._buffers.size_bytes
+
     @torch.inference_mode()
-    def record_ahead(self, budget_s: float) -> None:
-        """Record graphs while there is no request."""
-        self.graphs.record_ahead(budget_s)
+    def record_ahead(self, *, count: int = MAX_NUM_GRAPHS, budget_s: float = math.inf) -> int:
+        """Record graphs while there is no request; see `DecodeGraphs.record_ahead`.
+
+        A warm-up's rows are forgotten: what is recorded is called first, and they would go on and on.
+        """
+        self._buffers.reset()
+        return self.graphs.record_ahead(count=count, budget_s=budget_s)
 
     def _compute(self, size: StepSize) -> None:
         """One step over the static buffers; leaves every row at its next position."""

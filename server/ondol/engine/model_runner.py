@@ -69,7 +69,7 @@ class ModelRunner:
         self._model = model
         self._cache = cache
         self._sampler = sampler
-        self._device = device
+        self.device = device
         self._decode_step = decode_step
         # Tokens of the newest launch; None if that failed, for then nobody's are pending.
         self._sampled: SampledTokens | None = None
@@ -108,13 +108,13 @@ class ModelRunner:
             mark_missing(token_ids, is_finite),
             _grammar_errors(requests),
             self._sampled_logprobs(raw_logits, asking, requests, token_ids),
-            _prompt_logprobs(batch, done),
+            _prompt_logprobs(batch, done, self._kernels),
         )
         self._sampled = SampledTokens(token_ids, places)
         return launched
 
     def _run_ragged(self, batch: Batch, num_sampling: int, sampled: SampledTokens | None) -> Forwarded:
-        inputs = build_ragged_inputs(batch, self._cache.block_size, self._device, sampled)
+        inputs = build_ragged_inputs(batch, self._cache.block_size, self.device, sampled)
         logits = self._model.forward(
             inputs.token_ids, inputs.positions, self._cache, inputs.metadata, inputs.logit_rows
         )
@@ -139,7 +139,9 @@ class ModelRunner:
         if raw_logits is None:
             return None
         num_top = [requests[row].params.logprobs or 0 for row in rows]
-        found = compute_logprobs(raw_logits, token_ids[self._upload(rows)], max(num_top))
+        found = compute_logprobs(
+            raw_logits, token_ids[self._upload(rows)], max(num_top), self._kernels.logsumexp
+        )
         return SampledLogprobs(rows, num_top, found)
 
     def _clear(self, blocks: Sequence[int]) -> None:
@@ -149,7 +151,7 @@ class ModelRunner:
                 layer.clear(index)
 
     def _upload(self, values: Sequence[int]) -> Tensor:
-        return upload(np.asarray(values, dtype=np.int64), self._device)
+        return upload(np.asarray(values, dtype=np.int64), self.device)
 
 
 def _grammar_errors(requests: Sequence[Request]) -> dict[str, str]:
@@ -161,7 +163,7 @@ def _grammar_errors(requests: Sequence[Request]) -> dict[str, str]:
     }
 
 
-def _prompt_logprobs(batch: Batch, done: Forwarded) -> PromptLogprobs | None:
+def _prompt_logprobs(batch: Batch, done: Forwarded, kernels: Kernels) -> PromptLogprobs | None:
     """Of the prompt tokens that this step reached; None if nobody asks."""
     if done.prompt_logits is None or done.prompt_token_ids is None:
         return None
@@ -173,6 +175,5 @@ def _prompt_logprobs(batch: Batch, done: Forwarded) -> PromptLogprobs | None:
     ]
     num_top = max(request.params.prompt_logprobs or 0 for request, _ in token_ids)
     is_finite = torch.isfinite(done.prompt_logits.amax(dim=-1))
-    return PromptLogprobs(
-        token_ids, is_finite, compute_logprobs(done.prompt_logits, done.prompt_token_ids, num_top)
-    )
+    found = compute_logprobs(done.prompt_logits, done.prompt_token_ids, num_top, kernels.logsumexp)
+    return PromptLogprobs(token_ids, is_finite, found)

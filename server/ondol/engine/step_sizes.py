@@ -57,16 +57,19 @@ class StepSizes:
         )
 
     def recorded(self) -> list[StepSize]:
-        """The sizes that may be recorded, in the order of recording: short contexts, many rows first.
+        """The sizes that may be recorded, in the order of recording.
 
-        What is recorded later fits into the memory that the largest one of its context has taken.
+        First the one that takes most memory, so that all others fit into that; then short contexts before
+        long ones, many rows before few.
         """
-        return [
+        sizes = [
             size
             for context in self._contexts
             for rows in reversed(self._rows)
             if can_be_recorded(size := StepSize(rows, context))
         ]
+        largest = max(sizes, key=lambda size: size.num_rows * size.max_context_len)
+        return [largest, *(size for size in sizes if size != largest)]
 
 
 def can_be_recorded(size: StepSize) -> bool:

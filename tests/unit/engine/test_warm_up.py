@@ -42,4 +42,4 @@ def test_the_probe_fits_a_small_pool_and_touches_each_of_its_blocks_once(monkeyp
     choose_token_budget(runner, CPU, num_blocks=3, block_size=5, max_num_seqs=2)
     (item,) = runner.batches[0].scheduled
     assert (item.num_tokens, item.request.block_ids) == (15, [0, 1, 2])
-    assert item.num_tokens < NUM_PROBE_TOKENS
+    assert item.num_tokens < NUM_PROBE_TOKENS["cpu"]
