@@ -10,7 +10,7 @@ from ondol.engine.block_manager import BlockManager
 from ondol.engine.core import EngineCore
 from ondol.engine.decode_step import DecodeStep
 from ondol.engine.grammar_compiler import GrammarCompiler, GrammarQueue
-from ondol.engine.kv_cache import KVPlan, KVShape, allocate
+from ondol.engine.kv_cache import KVPlan, KVShape, allocate, choose_kv_dtype
 from ondol.engine.messages import AddRequest, TokenOutput
 from ondol.engine.model_runner import ModelRunner
 from ondol.engine.sampler import Sampler
@@ -38,6 +38,7 @@ def build_core(
     kernels: Kernels = REFERENCE,
     overlaps: bool = False,
     uses_buffers: bool = False,
+    kv_cache_dtype: str = "auto",
 ) -> EngineCore:
     """Load a folder in float32 and build the engine round it, with a pool of the given size.
 
@@ -51,7 +52,7 @@ def build_core(
     weights.model.prepare(max_model_len)
     # Padding writes to a block that the block manager does not know.
     plan = KVPlan(num_blocks + uses_buffers, block_size, max_model_len, 0)
-    cache = allocate(plan, shape, weights.dtype, CPU)
+    cache = allocate(plan, shape, choose_kv_dtype(kv_cache_dtype, weights.dtype), CPU)
     decode_step = None
     if uses_buffers:
         sizes = StepSizes(max_num_seqs, max_model_len)

@@ -28,6 +28,7 @@ READY = EngineReady(
     block_size=16,
     num_blocks=64,
     weights_bytes=1,
+    kv_cache_dtype="float32",
     kv_cache_bytes=1,
     load_seconds=0.0,
 )

@@ -228,11 +228,12 @@ class ModelList(Struct, frozen=True):
 
 
 class KVCacheInfo(Struct, frozen=True):
-    """The KV cache: its memory, what it holds and in which units."""
+    """The KV cache: its memory, what it holds, in which units and in which precision."""
 
     num_bytes: int
     num_tokens: int
     block_size: int
+    dtype: str
 
 
 class ModelInfo(Struct, frozen=True):

@@ -52,6 +52,7 @@ class LoadBody(ModelOrder):
     max_model_len: Annotated[int, Field(ge=1)] | None = None
     context: Annotated[int, Field(ge=1)] | None = None
     kv_cache_memory: Annotated[ByteSize, Field(gt=0)] | None = None
+    kv_cache_dtype: Literal["auto", "fp8"] | None = None
     keep_alive: Duration | None = None
     pin: bool = False
     download: bool = True
@@ -64,6 +65,7 @@ class LoadBody(ModelOrder):
             dtype=self.dtype,
             max_model_len=self.context if self.max_model_len is None else self.max_model_len,
             kv_cache_bytes=None if self.kv_cache_memory is None else int(self.kv_cache_memory),
+            kv_cache_dtype=self.kv_cache_dtype,
             keep_alive_s=self.keep_alive,
             is_pinned=self.pin,
             allow_download=self.download,

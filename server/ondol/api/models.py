@@ -51,7 +51,12 @@ async def model_info(request: Request, model: str | None = None) -> Response:
             weights_bytes=ready.weights_bytes,
             stored=ready.weights.stored,
             unquantized=ready.weights.unquantized,
-            kv_cache=KVCacheInfo(ready.kv_cache_bytes, ready.num_blocks * ready.block_size, ready.block_size),
+            kv_cache=KVCacheInfo(
+                num_bytes=ready.kv_cache_bytes,
+                num_tokens=ready.num_blocks * ready.block_size,
+                block_size=ready.block_size,
+                dtype=ready.kv_cache_dtype,
+            ),
             load_seconds=ready.load_seconds,
             notes=ready.notes,
         )

@@ -25,7 +25,7 @@ from ondol.inspection.outline import open_outline
 NAMES = {"fp32": "FP32", "int8": "INT8", "nf4": "NF4", "nf4-double": "NF4 double quant"}
 HALVES = {"float16": "FP16", "bfloat16": "BF16"}
 RIGHT_ALIGNED = tuple(range(1, 9))
-KV_DTYPES = ("auto", "float32", "bfloat16", "float16")
+KV_DTYPES = ("auto", "float32", "bfloat16", "float16", "fp8")
 
 
 @click.command("fit")
@@ -36,10 +36,10 @@ KV_DTYPES = ("auto", "float32", "bfloat16", "float16")
 )
 @click.option(
     "--kv-dtype",
+    "--kv-cache-dtype",
+    "kv_dtype",
     type=click.Choice(KV_DTYPES),
-    default="auto",
-    show_default=True,
-    help="Dtype of keys and values; auto is the model's, as the engine does it.",
+    help="Dtype of keys and values; auto is the model's. [default: as the setting kv_cache_dtype]",
 )
 @click.option("--memory", metavar="SIZE", help="Ask for a graphics card of this size instead: 24GiB.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -48,7 +48,7 @@ def fit_command(
     model: str,
     context: int | None,
     concurrency: int,
-    kv_dtype: str,
+    kv_dtype: str | None,
     memory: str | None,
     as_json: bool,
     **flags: object,
@@ -65,7 +65,7 @@ def fit_command(
     """
     settings = load_settings(flags)
     machine = _machine(settings.device, memory)
-    question = Question(context, concurrency, settings.dtype, kv_dtype)
+    question = Question(context, concurrency, settings.dtype, kv_dtype or settings.kv_cache_dtype)
     with open_outline(model, settings.home) as outline:
         report = measure_fit(outline, machine, question)
     if as_json:

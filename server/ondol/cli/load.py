@@ -18,6 +18,7 @@ from ondol.config.quantization import Method
 
 QUANTIZATIONS = get_args(Method)
 DTYPES = get_args(Settings.model_fields["dtype"].annotation)
+KV_DTYPES = get_args(Settings.model_fields["kv_cache_dtype"].annotation)
 
 
 @click.command("load")
@@ -28,6 +29,7 @@ DTYPES = get_args(Settings.model_fields["dtype"].annotation)
     "--max-model-len", "--context", type=click.IntRange(min=1), help="Longest prompt plus answer, in tokens."
 )
 @click.option("--kv-cache-memory", metavar="SIZE", help="Memory for the KV cache, as 2GiB, 500MB or bytes.")
+@click.option("--kv-cache-dtype", type=click.Choice(KV_DTYPES), help="Precision of the KV cache.")
 @click.option("--keep-alive", metavar="TIME", help="How long it stays unused: 5m, 1h30m, 0, or -1 for ever.")
 @click.option("--pin", is_flag=True, help="Never unload it for being idle, nor for the sake of a request.")
 @click.option(

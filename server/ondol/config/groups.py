@@ -50,6 +50,7 @@ class EngineSettings:
     enable_prefix_caching: bool
     num_threads: int | None
     is_quantization_chosen: bool = False
+    kv_cache_dtype: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)

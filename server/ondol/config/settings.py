@@ -118,6 +118,10 @@ class Settings(BaseSettings):
     kv_cache_memory: BytesOrAuto = Field(
         None, description="Memory for the KV cache, as 2GiB, 500MB or bytes; auto lets the engine choose."
     )
+    kv_cache_dtype: Literal["auto", "fp8"] = Field(
+        "auto",
+        description="Precision of the KV cache: auto is the model's; fp8 holds twice the tokens of 16 bits.",
+    )
     block_size: int = Field(16, ge=1, description="Tokens per block of the KV cache.")
     enable_prefix_caching: bool = Field(
         True, description="Reuse the KV cache of equal beginnings of prompts."
@@ -203,7 +207,10 @@ class Settings(BaseSettings):
             allowed_hosts=self.allowed_hosts,
             cors_origins=self.cors_origins,
             metrics_require_key=self.metrics_require_key,
-            fit_flags=("--home", str(self.home), "--device", self.device, "--dtype", self.dtype),
+            fit_flags=(
+                *("--home", str(self.home), "--device", self.device),
+                *("--dtype", self.dtype, "--kv-dtype", self.kv_cache_dtype),
+            ),
             web=self.web,
         )
 
@@ -224,6 +231,7 @@ class Settings(BaseSettings):
             max_num_seqs=self.max_num_seqs,
             max_num_batched_tokens=self.max_num_batched_tokens,
             kv_cache_bytes=None if self.kv_cache_memory is None else int(self.kv_cache_memory),
+            kv_cache_dtype=self.kv_cache_dtype,
             block_size=self.block_size,
             enable_prefix_caching=self.enable_prefix_caching,
             num_threads=self.threads,

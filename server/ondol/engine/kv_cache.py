@@ -9,20 +9,24 @@ from dataclasses import dataclass
 import torch
 
 from ondol.errors import DoesNotFit
-from ondol.kernels.kv_layer import KVLayer
+from ondol.kernels.kv_layer import FLOAT8, kv_head_bytes, make_kv_layer
 from ondol.kernels.paged_attention import PagedKVCache
 
 # What an engine without --kv-cache-memory takes: a share of the free memory, on a CPU at most 4 GiB,
 # because there it is the memory of everybody's other programs.
 CPU_SHARE = 0.25
 CPU_LIMIT_BYTES = 4 * 2**30
+FLOAT8_NAME = "fp8"
 # What engines leave to everybody else: of a GPU's memory, of the free memory of a CPU.
 RESERVE_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class KVShape:
-    """What one token costs: keys and values of `num_kv_heads * head_dim` in every layer."""
+    """What one token costs: keys and values of `num_kv_heads * head_dim` in every layer.
+
+    A cache's dtype is that of its values, or `kernels.kv_layer.FLOAT8` for codes with scales.
+    """
 
     num_layers: int
     num_kv_heads: int
@@ -30,7 +34,7 @@ class KVShape:
 
     def bytes_per_token(self, dtype: torch.dtype) -> int:
         """Bytes of one token's keys and values, all layers."""
-        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * dtype.itemsize
+        return 2 * self.num_layers * self.num_kv_heads * kv_head_bytes(self.head_dim, dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,16 @@ class KVRequest:
     max_model_len: int | None
     max_num_seqs: int
     block_size: int
+
+
+def choose_kv_dtype(asked: str, dtype: torch.dtype) -> torch.dtype:
+    """The cache's dtype: "auto" is the model's, "fp8" is `FLOAT8`."""
+    return FLOAT8 if asked == FLOAT8_NAME else dtype
+
+
+def kv_dtype_name(dtype: torch.dtype) -> str:
+    """What a person reads: "float32", "bfloat16", "float16" or "fp8"."""
+    return FLOAT8_NAME if dtype == FLOAT8 else str(dtype).removeprefix("torch.")
 
 
 def plan_kv_cache(
@@ -117,15 +131,14 @@ def total_bytes(device: torch.device) -> int:
 
 
 def allocate(plan: KVPlan, shape: KVShape, dtype: torch.dtype, device: torch.device) -> PagedKVCache:
-    """Allocate keys and values of every layer: [num_blocks, block_size, num_kv_heads, head_dim]."""
-    dims = (plan.num_blocks, plan.block_size, shape.num_kv_heads, shape.head_dim)
-
-    def part() -> torch.Tensor:
-        # Not zeros: writing them would make the whole pool resident at once, and the model runner
-        # clears what a step begins and does not fill.
-        return torch.empty(dims, dtype=dtype, device=device)
-
-    return PagedKVCache(tuple(KVLayer(part(), part()) for _ in range(shape.num_layers)))
+    """The cache of every layer; what it holds is what the memory held, and is cleared as blocks are begun."""
+    heads = (shape.num_kv_heads, shape.head_dim)
+    return PagedKVCache(
+        tuple(
+            make_kv_layer(plan.num_blocks, plan.block_size, heads, dtype, device)
+            for _ in range(shape.num_layers)
+        )
+    )
 
 
 def _host_free_bytes() -> int:

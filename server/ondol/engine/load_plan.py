@@ -13,6 +13,7 @@ from ondol.engine.kv_cache import (
     KVRequest,
     KVShape,
     available_bytes,
+    choose_kv_dtype,
     free_bytes,
     plan_kv_cache,
     total_bytes,
@@ -55,12 +56,13 @@ def _kv_range(config: EngineConfig, blueprint: Blueprint, kv_limit_bytes: int) -
     model = blueprint.model
     shape = KVShape(blueprint.config.num_hidden_layers, model.num_kv_heads, model.head_dim)
     asked = KVRequest(config.kv_cache_bytes, config.max_model_len, config.max_num_seqs, config.block_size)
+    dtype = choose_kv_dtype(config.kv_cache_dtype, blueprint.dtype)
     if config.kv_cache_bytes is not None:
         size_bytes = plan_kv_cache(
-            asked, shape, blueprint.dtype, blueprint.context_length, config.kv_cache_bytes
+            asked, shape, dtype, blueprint.context_length, config.kv_cache_bytes
         ).size_bytes
         return size_bytes, size_bytes, size_bytes
-    block_bytes = shape.bytes_per_token(blueprint.dtype) * config.block_size
+    block_bytes = shape.bytes_per_token(dtype) * config.block_size
     context = config.max_model_len or blueprint.context_length
     request_bytes = -(-context // config.block_size) * block_bytes
     limit_bytes = max(block_bytes, min(request_bytes * config.max_num_seqs, kv_limit_bytes))

@@ -49,6 +49,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, tag="config"):
         max_num_batched_tokens: tokens computed in one step, over all requests; None measures what the
             device computes in a quarter of a second.
         kv_cache_bytes: memory for the paged KV cache; None lets the engine choose.
+        kv_cache_dtype: "auto" (the model's dtype) or "fp8".
         block_size: tokens per KV block.
         enable_prefix_caching: reuse the blocks of equal prefixes.
         end_token_ids: further ids that end a generation (the chat template's end token).
@@ -66,6 +67,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, tag="config"):
     max_num_seqs: int = 64
     max_num_batched_tokens: int | None = None
     kv_cache_bytes: int | None = None
+    kv_cache_dtype: str = "auto"
     block_size: int = 16
     enable_prefix_caching: bool = True
     end_token_ids: tuple[int, ...] = ()
@@ -169,7 +171,11 @@ class WeightsReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineReady(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
-    """The model is loaded and requests are welcome."""
+    """The model is loaded and requests are welcome.
+
+    Attributes:
+        kv_cache_dtype: of keys and values: "float32", "bfloat16", "float16" or "fp8".
+    """
 
     device: str
     dtype: str
@@ -180,6 +186,7 @@ class EngineReady(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     num_blocks: int
     weights_bytes: int
     kv_cache_bytes: int
+    kv_cache_dtype: str
     load_seconds: float
     weights: WeightsReport = WeightsReport()
     notes: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ from ondol.engine.kv_cache import available_bytes, free_bytes
 from ondol.engine.messages import EngineConfig, QuantizationConfig
 from ondol.engine.warm_up import MAX_TOKENS
 from ondol.errors import DoesNotFit
+from ondol.kernels.kv_layer import FLOAT8
 from ondol.modeling.loading import DTYPES
 from ondol.modeling.memory_plan import Choice, Demand, choose_quantization
 from ondol.modeling.quantization.on_load import METHODS, OnLoad
@@ -57,6 +58,7 @@ def demand_of(config: EngineConfig, device: torch.device, kv_limit_bytes: int) -
         max_num_seqs=config.max_num_seqs,
         max_num_batched_tokens=config.max_num_batched_tokens or MAX_TOKENS[device.type],
         kv_limit_bytes=kv_limit_bytes,
+        kv_dtype=None if config.kv_cache_dtype == "auto" else FLOAT8,
     )
 
 

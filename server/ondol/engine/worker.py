@@ -16,7 +16,16 @@ from ondol.engine.channel import Channel
 from ondol.engine.core import EngineCore
 from ondol.engine.grammar_compiler import GrammarCompiler, GrammarQueue
 from ondol.engine.host_memory import return_freed_memory
-from ondol.engine.kv_cache import KVPlan, KVRequest, KVShape, allocate, available_bytes, plan_kv_cache
+from ondol.engine.kv_cache import (
+    KVPlan,
+    KVRequest,
+    KVShape,
+    allocate,
+    available_bytes,
+    choose_kv_dtype,
+    kv_dtype_name,
+    plan_kv_cache,
+)
 from ondol.engine.load_plan import plan_load
 from ondol.engine.messages import (
     AbortRequest,
@@ -96,9 +105,10 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
     return_freed_memory()
     shape = KVShape(weights.num_layers, weights.num_kv_heads, weights.head_dim)
     asked = KVRequest(config.kv_cache_bytes, config.max_model_len, config.max_num_seqs, config.block_size)
-    plan = plan_kv_cache(asked, shape, weights.dtype, weights.context_length, available_bytes(device))
+    kv_dtype = choose_kv_dtype(config.kv_cache_dtype, weights.dtype)
+    plan = plan_kv_cache(asked, shape, kv_dtype, weights.context_length, available_bytes(device))
     weights.model.prepare(plan.max_model_len)
-    cache = allocate(plan, shape, weights.dtype, device)
+    cache = allocate(plan, shape, kv_dtype, device)
     sampler = Sampler(weights.vocab_size, device, kernels)
     runner = ModelRunner(weights.model, cache, sampler, device, kernels)
     token_budget = config.max_num_batched_tokens or choose_token_budget(
@@ -115,6 +125,7 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
         num_blocks=plan.num_blocks,
         weights_bytes=weights.weights_bytes,
         kv_cache_bytes=plan.size_bytes,
+        kv_cache_dtype=kv_dtype_name(kv_dtype),
         load_seconds=time.monotonic() - started,
         weights=msgspec.convert(weights.report, WeightsReport, from_attributes=True),
         notes=(*choice_notes, *kernel_notes, *weights.notes, *plan.notes),

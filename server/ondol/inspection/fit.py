@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from ondol.engine.kv_cache import choose_kv_dtype, kv_dtype_name
 from ondol.engine.warm_up import MAX_TOKENS
 from ondol.inspection.facts import ModelFacts, read_facts
 from ondol.inspection.forms import FLOATS, ORIGINAL_FORMS, PUBLISHED, Form, draw_forms
@@ -47,7 +48,7 @@ class Question:
         context: tokens of each request; None is the model's own, at most `DEFAULT_CONTEXT`.
         concurrency: requests at once.
         dtype: of what is not quantized; "auto" as an engine chooses it on the device.
-        kv_dtype: of keys and values; "auto" is the form's own dtype.
+        kv_dtype: of keys and values; "auto" is the form's own dtype, "fp8" codes with scales.
     """
 
     context: int | None = None
@@ -164,7 +165,7 @@ def _measure_form(
     form: Form, facts: ModelFacts, machine: Machine, context: int, question: Question
 ) -> FormFit:
     blueprint, concurrency = form.blueprint, question.concurrency
-    kv_dtype = blueprint.dtype if question.kv_dtype == "auto" else DTYPES[question.kv_dtype]
+    kv_dtype = DTYPES.get(question.kv_dtype) or choose_kv_dtype(question.kv_dtype, blueprint.dtype)
     needs = _Needs(measure_footprint(blueprint), kv_dtype, MAX_TOKENS[machine.device])
     usable_bytes, weights_bytes = machine.usable_bytes, needs.footprint.weights_bytes
     report = report_weights(blueprint.model)
@@ -172,7 +173,7 @@ def _measure_form(
         form=form.key,
         method=form.method,
         dtype=form.dtype,
-        kv_dtype=FLOATS[kv_dtype],
+        kv_dtype=kv_dtype_name(kv_dtype),
         weights_bytes=weights_bytes,
         quantized_bytes=sum(stored.num_bytes for stored in report.stored if stored.kind not in DTYPES),
         bits_per_parameter=round(8 * weights_bytes / facts.num_parameters, 3),

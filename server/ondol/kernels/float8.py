@@ -44,4 +44,6 @@ def quantize(vectors: Tensor) -> tuple[Tensor, Tensor]:
 def dequantize(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     """What `quantize` gave, [..., D] in `dtype`; NaN throughout where a scale is not finite."""
     bits = (codes.view(torch.int8).to(torch.int16) << EXPONENT_SHIFT) & KEPT_BITS
-    return (bits.view(torch.float16).float() * scales.float()[..., None]).to(dtype)
+    numbers = bits.view(torch.float16).float()
+    numbers *= scales.float()[..., None]
+    return numbers.to(dtype)

@@ -38,6 +38,7 @@ def engine_config(
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens,
         kv_cache_bytes=order.kv_cache_bytes or settings.kv_cache_bytes or recommended.kv_cache_bytes,
+        kv_cache_dtype=order.kv_cache_dtype or settings.kv_cache_dtype,
         block_size=settings.block_size,
         enable_prefix_caching=settings.enable_prefix_caching,
         end_token_ids=end_token_ids,

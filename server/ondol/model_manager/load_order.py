@@ -23,6 +23,7 @@ class LoadOrder:
         dtype: "auto", "float32", "bfloat16" or "float16".
         max_model_len: tokens of prompt plus output.
         kv_cache_bytes: memory for the KV cache.
+        kv_cache_dtype: "auto" or "fp8".
         chat_template: Jinja source to use instead of the model's own.
         keep_alive_s: how long it stays when nobody uses it; math.inf is for ever, 0 not at all.
         is_pinned: never unloaded for being idle, nor for the sake of a request.
@@ -35,6 +36,7 @@ class LoadOrder:
     dtype: str | None = None
     max_model_len: int | None = None
     kv_cache_bytes: int | None = None
+    kv_cache_dtype: str | None = None
     chat_template: str | None = None
     keep_alive_s: float | None = None
     is_pinned: bool = False
@@ -57,6 +59,7 @@ class LoadOrder:
             self.dtype,
             self.max_model_len,
             self.kv_cache_bytes,
+            self.kv_cache_dtype,
             self.chat_template,
         )
 

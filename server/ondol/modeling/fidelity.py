@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ondol.kernels.kv_layer import KVLayer
+from ondol.kernels.kv_layer import make_kv_layer
 from ondol.kernels.paged_attention import AttentionMetadata, PagedKVCache, PrefillSpan
 from ondol.modeling.loading import LoadedWeights
 
@@ -52,23 +52,31 @@ def reference_text(language: str) -> str:
     return (files("ondol.modeling") / "reference_text" / f"{language}.txt").read_text(encoding="utf-8")
 
 
-def whole_prompt_logits(weights: LoadedWeights, token_ids: Sequence[int]) -> Tensor:
+def whole_prompt_logits(
+    weights: LoadedWeights, token_ids: Sequence[int], kv_dtype: torch.dtype | None = None
+) -> Tensor:
     """Logits [T, vocab_size] float32 on the CPU, of every position of one prompt.
 
     Args:
         weights: a loaded model.
         token_ids: at most its context length.
+        kv_dtype: of the KV cache: `FLOAT8`, or None for the model's.
     """
     num_tokens = len(token_ids)
     device = next(iter(weights.model.parameters())).device
     num_blocks = -(-num_tokens // BLOCK_SIZE)
-    shape = (num_blocks, BLOCK_SIZE, weights.num_kv_heads, weights.head_dim)
-    layers = range(weights.num_layers)
+    heads = (weights.num_kv_heads, weights.head_dim)
+    blocks = torch.arange(num_blocks, device=device)
     cache = PagedKVCache(
-        tuple(KVLayer(*torch.zeros((2, *shape), dtype=weights.dtype, device=device)) for _ in layers)
+        tuple(
+            make_kv_layer(num_blocks, BLOCK_SIZE, heads, kv_dtype or weights.dtype, device)
+            for _ in range(weights.num_layers)
+        )
     )
+    for layer in cache.layers:
+        layer.clear(blocks)
     positions = torch.arange(num_tokens, device=device)
-    span = PrefillSpan(0, num_tokens, 0, torch.arange(num_blocks, device=device))
+    span = PrefillSpan(0, num_tokens, 0, blocks)
     weights.model.prepare(num_tokens)
     with torch.inference_mode():
         ids = torch.tensor(token_ids, device=device)

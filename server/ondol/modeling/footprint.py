@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ondol.kernels.kv_layer import FLOAT8, kv_head_bytes
 from ondol.kernels.quantized import QuantizedMatrix
 from ondol.modeling.loading import Blueprint
 
@@ -23,6 +24,9 @@ LOGIT_COPIES = 4
 # For each query row and key of a prefill: the mask as booleans, repeated for a group's heads, and the
 # additive float32 mask that torch's attention makes of it.
 MASK_BYTES = 1 + 1 + 4
+# The torch reference reads a layer's keys and then its values; where they are codes, the keys lie there as
+# float32 while of the values there are codes, float16 and float32.
+READ_CODE_BYTES = 6
 # Cosines and sines of the context, and the angles that they are built from.
 ROTARY_TABLES = 4
 # What the allocator keeps beside what is in use: freed blocks that are too small for the next need.
@@ -69,20 +73,21 @@ class Footprint:
 
     def kv_token_bytes(self, dtype: torch.dtype) -> int:
         """Bytes of one token's keys and values, all layers."""
-        return self.num_kv_values * dtype.itemsize
+        return self.num_kv_values // self.head_dim * kv_head_bytes(self.head_dim, dtype)
 
     def workspace_bytes(self, load: Load, dtype: torch.dtype) -> int:
         """Scratch of the largest step and what is built once for the context length.
 
         Args:
             load: how much runs at once.
-            dtype: of keys and values.
+            dtype: of the KV cache.
         """
         wide = torch.float32.itemsize
         row_values = HIDDEN_COPIES * self.hidden_size + INTERMEDIATE_COPIES * self.intermediate_size
         num_prefill_rows = min(load.num_rows, load.context)
         # One layer's keys and values of every running request, gathered from their blocks.
-        gathered_bytes = load.num_cached_tokens * self.kv_token_bytes(dtype) // self.num_layers
+        value_bytes = READ_CODE_BYTES if dtype == FLOAT8 else dtype.itemsize
+        gathered_bytes = load.num_cached_tokens * self.num_kv_values * value_bytes // self.num_layers
         mask_bytes = MASK_BYTES * num_prefill_rows * self.group_size * load.context
         return (
             wide * load.num_rows * row_values

@@ -27,6 +27,7 @@ class Demand:
         max_num_seqs: requests that run at once.
         max_num_batched_tokens: rows of a step.
         kv_limit_bytes: the KV cache that the engine takes at most where no size was asked for.
+        kv_dtype: of the KV cache; None is the model's.
     """
 
     kv_cache_bytes: int | None
@@ -34,6 +35,7 @@ class Demand:
     max_num_seqs: int
     max_num_batched_tokens: int
     kv_limit_bytes: int
+    kv_dtype: torch.dtype | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ class Choice:
 def measure_needs(blueprint: Blueprint, demand: Demand) -> MemoryNeeds:
     """What a model needs, from its shapes alone."""
     footprint = measure_footprint(blueprint)
-    token_bytes = footprint.kv_token_bytes(blueprint.dtype)
+    kv_dtype = demand.kv_dtype or blueprint.dtype
+    token_bytes = footprint.kv_token_bytes(kv_dtype)
     context = demand.max_model_len or blueprint.context_length
     kv_cache_bytes = demand.kv_cache_bytes
     if kv_cache_bytes is None:
@@ -90,7 +93,7 @@ def measure_needs(blueprint: Blueprint, demand: Demand) -> MemoryNeeds:
     load = Load(min(context, num_tokens), demand.max_num_seqs, demand.max_num_batched_tokens, num_tokens)
     return MemoryNeeds(
         weights_bytes=footprint.weights_bytes,
-        workspace_bytes=footprint.workspace_bytes(load, blueprint.dtype),
+        workspace_bytes=footprint.workspace_bytes(load, kv_dtype),
         kv_cache_bytes=kv_cache_bytes,
         one_request_bytes=context * token_bytes,
     )

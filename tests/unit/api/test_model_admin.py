@@ -98,6 +98,7 @@ async def test_an_order_carries_what_the_body_says(door):
         "dtype": "bfloat16",
         "context": 512,
         "kv_cache_memory": "1MiB",
+        "kv_cache_dtype": "fp8",
         "keep_alive": "5m",
         "pin": True,
         "download": False,
@@ -107,7 +108,7 @@ async def test_an_order_carries_what_the_body_says(door):
     assert answer.json()["data"]["status"] == {"value": "loaded"}
     (order,) = door.manager.orders
     assert (order.model, order.quantization, order.dtype) == ("small", "nf4", "bfloat16")
-    assert (order.max_model_len, order.kv_cache_bytes) == (512, 1 << 20)
+    assert (order.max_model_len, order.kv_cache_bytes, order.kv_cache_dtype) == (512, 1 << 20, "fp8")
     assert (order.keep_alive_s, order.is_pinned, order.allow_download) == (300.0, True, False)
 
 

@@ -35,7 +35,7 @@ async def test_info_tells_how_weights_are_stored(model):
             }
         ],
         "unquantized": ["lm_head", "model.layers.*.mlp.gate"],
-        "kv_cache": {"num_bytes": 1, "num_tokens": 1024, "block_size": 16},
+        "kv_cache": {"num_bytes": 1, "num_tokens": 1024, "block_size": 16, "dtype": "float32"},
         "load_seconds": 0.0,
         "notes": ["a note"],
     }

@@ -8,9 +8,12 @@ from ondol.engine.kv_cache import (
     KVShape,
     allocate,
     available_bytes,
+    choose_kv_dtype,
+    kv_dtype_name,
     plan_kv_cache,
 )
 from ondol.errors import DoesNotFit
+from ondol.kernels.kv_layer import FLOAT8
 
 CPU = torch.device("cpu")
 SHAPE = KVShape(num_layers=3, num_kv_heads=2, head_dim=16)
@@ -28,6 +31,21 @@ def plan(*, num_blocks=None, available_blocks=1000, max_model_len=None, max_num_
 def test_a_token_costs_its_keys_and_values_in_every_layer():
     assert SHAPE.bytes_per_token(torch.float32) == TOKEN_BYTES
     assert SHAPE.bytes_per_token(torch.bfloat16) == TOKEN_BYTES // 2
+    # A byte for each element, and a scale of 2 bytes for each head.
+    assert SHAPE.bytes_per_token(FLOAT8) == 2 * 3 * 2 * (16 + 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, FLOAT8])
+def test_the_cache_takes_the_bytes_that_were_planned(dtype):
+    cache = allocate(KVPlan(5, 16, 80, 0), SHAPE, dtype, CPU)
+    taken = sum(tensor.nbytes for layer in cache.layers for tensor in layer.tensors())
+    assert taken == 5 * 16 * SHAPE.bytes_per_token(dtype)
+
+
+def test_a_cache_is_as_precise_as_the_model_unless_8_bits_are_asked_for():
+    assert choose_kv_dtype("auto", torch.bfloat16) is torch.bfloat16
+    assert choose_kv_dtype("fp8", torch.bfloat16) is FLOAT8
+    assert [kv_dtype_name(dtype) for dtype in (torch.bfloat16, FLOAT8)] == ["bfloat16", "fp8"]
 
 
 def test_an_explicit_size_is_taken_whole_blocks_at_a_time():

@@ -57,6 +57,13 @@ def test_a_cache_that_was_asked_for_is_all_there_is_to_it(folder, token_bytes):
     assert planned.min_kv_bytes == planned.request_kv_bytes == planned.max_kv_bytes == block_aligned
 
 
+def test_a_cache_of_8_bits_is_planned_with_its_scales(folder, token_bytes):
+    num_heads = token_bytes // (4 * 16)
+    planned = plan(folder, kv_cache_dtype="fp8")
+    assert planned.request_kv_bytes == CONTEXT * num_heads * (16 + 2)
+    assert planned.max_kv_bytes == 4 * planned.request_kv_bytes
+
+
 def test_a_cache_too_small_for_the_context_is_refused_before_any_weight(folder, token_bytes):
     with pytest.raises(DoesNotFit, match="lower --max-model-len"):
         plan(folder, kv_cache_bytes=50 * token_bytes, max_model_len=100)

@@ -52,6 +52,7 @@ FROM_ENGINE = [
         num_blocks=4,
         weights_bytes=1,
         kv_cache_bytes=2,
+        kv_cache_dtype="fp8",
         load_seconds=0.5,
         weights=WeightsReport(
             stored=(

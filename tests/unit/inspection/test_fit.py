@@ -85,6 +85,11 @@ def test_keys_and_values_may_be_asked_for_in_another_dtype(tiny):
     assert (form.kv_dtype, form.kv_bytes_per_token) == ("float16", TOKEN_BYTES // 2)
 
 
+def test_8_bit_keys_and_values_are_counted_with_their_scales(tiny):
+    form = forms(fit(tiny, kv_dtype="fp8"))["fp16"]
+    assert (form.kv_dtype, form.kv_bytes_per_token) == ("fp8", TOKEN_BYTES // (4 * 16) * (16 + 2))
+
+
 def test_the_largest_context_and_concurrency_fit_and_one_more_does_not(tiny):
     usable_bytes = forms(fit(tiny, context=200, concurrency=2))["fp32"].total_bytes
     machine = machine_of(usable_bytes)

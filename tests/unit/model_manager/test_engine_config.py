@@ -34,6 +34,20 @@ def test_the_order_goes_before_the_settings_and_these_before_the_catalog(setting
     assert config(settings, order) == expected
 
 
+@pytest.mark.parametrize(
+    ("settings", "order", "expected"),
+    [
+        ({}, {}, "auto"),
+        ({"kv_cache_dtype": "fp8"}, {}, "fp8"),
+        ({"kv_cache_dtype": "fp8"}, {"kv_cache_dtype": "auto"}, "auto"),
+    ],
+)
+def test_the_order_decides_on_the_caches_precision_and_else_the_settings_do(settings, order, expected):
+    resolved = ResolvedModel("m", Path("/m"), {})
+    built = engine_config(LoadOrder("m", **order), resolved, Settings(**settings).engine(), ())
+    assert built.kv_cache_dtype == expected
+
+
 def test_the_tokenizers_end_tokens_and_the_folder_are_passed_on():
     resolved = ResolvedModel("m", Path("/m"), {})
     built = engine_config(LoadOrder("m"), resolved, Settings().engine(), (7, 8))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from support.checkpoints import save_checkpoint
 
+from ondol.kernels.kv_layer import FLOAT8
 from ondol.modeling.footprint import DEQUANTIZE_BYTES, Load, measure_footprint
 from ondol.modeling.loading import draw_model, load_model
 from ondol.modeling.quantization.on_load import OnLoad
@@ -29,7 +30,12 @@ def test_weights_are_those_of_a_load(folder, footprint):
 def test_a_token_costs_keys_and_values_of_every_kv_head_in_every_layer(footprint):
     assert footprint.kv_token_bytes(torch.float32) == 2 * 3 * 2 * 16 * 4
     assert footprint.kv_token_bytes(torch.float16) == 2 * 3 * 2 * 16 * 2
+    assert footprint.kv_token_bytes(FLOAT8) == 2 * 3 * 2 * (16 + 2)
     assert footprint.group_size == 2
+
+
+def test_reading_codes_takes_more_workspace_than_reading_float32(footprint):
+    assert footprint.workspace_bytes(LOAD, FLOAT8) > footprint.workspace_bytes(LOAD, torch.float32)
 
 
 @pytest.mark.parametrize(

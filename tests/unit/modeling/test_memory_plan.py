@@ -5,6 +5,7 @@ import torch
 from support.checkpoints import save_checkpoint
 
 from ondol.errors import DoesNotFit, ModelRefused
+from ondol.kernels.kv_layer import FLOAT8
 from ondol.modeling.loading import draw_model, load_model
 from ondol.modeling.memory_plan import Demand, choose_quantization, measure_needs
 from ondol.modeling.quantization.on_load import OnLoad
@@ -90,6 +91,13 @@ def test_without_an_asked_context_the_model_own_counts_up_to_the_limit(folder):
     assert measure_needs(blueprint, demand).kv_cache_bytes == 4 * 512 * TOKEN_BYTES
     demand = Demand(None, None, 4, 8, kv_limit_bytes=12345)
     assert measure_needs(blueprint, demand).kv_cache_bytes == 12345
+
+
+def test_a_cache_of_8_bits_counts_its_scales(folder):
+    demand = Demand(None, 64, 4, 8, kv_limit_bytes=10**9, kv_dtype=FLOAT8)
+    needs = measure_needs(draw_model(folder, CPU, "float32"), demand)
+    assert needs.one_request_bytes == 64 * TOKEN_BYTES // (4 * 64) * (64 + 2)
+    assert needs.kv_cache_bytes == 4 * needs.one_request_bytes
 
 
 def test_an_asked_cache_size_is_taken_as_it_is(folder):
