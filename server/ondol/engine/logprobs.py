@@ -5,13 +5,14 @@ them: before temperature, penalties, bias and masks. Invariant: computing them w
 reads them has waited.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ondol.engine.messages import TokenLogprob
+from ondol.kernels.operators import logsumexp
 
 # What OpenAI's API calls very unlikely; keeps infinities out of JSON.
 MIN_LOGPROB = -9999.0
@@ -53,23 +54,30 @@ class LogprobRows:
         ]
 
 
-def compute_logprobs(logits: Tensor, token_ids: Tensor, num_top: int) -> LogprobRows:
+def compute_logprobs(
+    logits: Tensor,
+    token_ids: Tensor,
+    num_top: int,
+    logsumexp: Callable[[Tensor], Tensor] = logsumexp,
+) -> LogprobRows:
     """Log-probabilities of one token per row and of the likeliest ones.
 
     Args:
         logits: [B, vocab_size] float32; B may be 0. Rows that are not finite give values without a meaning.
         token_ids: [B] int64 on the same device, within the vocabulary.
         num_top: K, cut to the vocabulary.
+        logsumexp: the kernels'.
     """
-    slices = [
-        _of_slice(logits[start : start + NUM_SLICE_ROWS], token_ids[start : start + NUM_SLICE_ROWS], num_top)
-        for start in range(0, max(1, len(token_ids)), NUM_SLICE_ROWS)
-    ]
+    slices = []
+    for start in range(0, max(1, len(token_ids)), NUM_SLICE_ROWS):
+        rows = slice(start, start + NUM_SLICE_ROWS)
+        slices.append(_of_slice(logits[rows], logsumexp(logits[rows]), token_ids[rows], num_top))
     return LogprobRows(*(torch.cat(parts) for parts in zip(*slices, strict=True)))
 
 
-def _of_slice(logits: Tensor, token_ids: Tensor, num_top: int) -> tuple[Tensor, Tensor, Tensor]:
-    log_total = logits.logsumexp(dim=-1, keepdim=True)
+def _of_slice(
+    logits: Tensor, log_total: Tensor, token_ids: Tensor, num_top: int
+) -> tuple[Tensor, Tensor, Tensor]:
     chosen = _relative(logits.gather(1, token_ids[:, None]), log_total).squeeze(1)
     top = logits.topk(min(num_top, logits.shape[1]), dim=-1)
     return chosen, top.indices, _relative(top.values, log_total)
