@@ -31,8 +31,11 @@ LOWEST = tl.constexpr(torch.finfo(torch.float32).min)
 # Loads of a row that are under way at once: one program alone waits for each of them.
 GATHER_STAGES = tl.constexpr(4)
 
-# Columns of the rows' parameters begin anywhere; their alignment must not make Triton compile anew.
-PARAMETERS = ["temperatures", "top_ks", "top_ps", "min_ps", "seeds", "choices", "positions"]
+# These begin anywhere, depending on the number of rows; that must not make Triton compile anew.
+UNALIGNED = [
+    *("temperatures", "top_ks", "top_ps", "min_ps", "seeds", "choices", "positions"),
+    *("maxima", "sums", "best_scores", "best_ids"),
+]
 
 
 def sample_tokens(logits: Tensor, rows: SamplingRows) -> tuple[Tensor, Tensor]:
@@ -65,7 +68,7 @@ def sample_tokens(logits: Tensor, rows: SamplingRows) -> tuple[Tensor, Tensor]:
     return token_ids, is_finite
 
 
-@triton.jit(do_not_specialize_on_alignment=PARAMETERS)
+@triton.jit(do_not_specialize_on_alignment=UNALIGNED)
 def _scan_kernel(
     logits, stride, temperatures, top_ks, top_ps, min_ps, seeds, choices, positions,
     maxima, sums, best_scores, best_ids, VOCAB: tl.constexpr, CHUNK: tl.constexpr,
@@ -95,7 +98,7 @@ def _scan_kernel(
     tl.store(best_ids + place, tl.program_id(1) * CHUNK + index)
 
 
-@triton.jit(do_not_specialize_on_alignment=PARAMETERS)
+@triton.jit(do_not_specialize_on_alignment=UNALIGNED)
 def _choose_kernel(
     logits, stride, temperatures, top_ks, top_ps, min_ps, seeds, choices, positions,
     maxima, sums, best_scores, best_ids, kept_scores, kept_ids, token_ids, is_finite,

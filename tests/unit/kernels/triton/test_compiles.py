@@ -9,6 +9,7 @@ from support.kernel_compiler import HOPPER_SHARED_BYTES, recorded_launches
 from support.ragged_batches import RaggedBatch, make_layer
 from support.sampling_rows import sampling_rows
 
+from ondol.kernels.sampling import SamplingRows
 from ondol.kernels.triton.backend import TRITON
 
 
@@ -95,3 +96,23 @@ def test_sampling_compiles_for_hopper():
     compiled = check(lambda: TRITON.sample_tokens(torch.zeros(3, 151_936), rows), 2)
     # Noise is decided where the logarithm's argument is next to 1, and there the approximation is far off.
     assert "lg2.approx" not in compiled.asm["ptx"]
+
+
+def test_sampling_is_compiled_once_for_any_number_of_rows():
+    """Triton compiles anew where a pointer that was a multiple of 16 no longer is."""
+
+    def alignments(num_rows):
+        # As the engine sends them: columns of one tensor.
+        packed = torch.zeros(7, num_rows, dtype=torch.int64)
+        with recorded_launches() as launches:
+            TRITON.sample_tokens(torch.zeros(num_rows, 2000), SamplingRows(*packed))
+        return [
+            (launch.kernel, parameter.name, launch.arguments[parameter.name].data_ptr() % 16 == 0)
+            for launch in launches
+            for parameter in launch.kernel.params
+            if isinstance(launch.arguments[parameter.name], torch.Tensor)
+            and not parameter.do_not_specialize_on_alignment
+        ]
+
+    assert len(alignments(1)) > 5
+    assert all(alignments(num_rows) == alignments(1) for num_rows in range(2, 9))
