@@ -127,6 +127,10 @@ class StubDaemon:
 
         def run() -> None:
             loop.run_until_complete(server.serve(sockets=[listener]))
+            # As the end of a process does; clients of a loop that is only closed would wait for ever.
+            for connection in tuple(server.server_state.connections):
+                connection.transport.abort()
+            loop.run_until_complete(asyncio.sleep(0))
             loop.close()
 
         self._thread = threading.Thread(target=run)
@@ -157,6 +161,7 @@ class StubDaemon:
             Route("/ready", self._ready),
             Route("/models", self._guarded(self._list_models)),
             Route("/v1/models", self._guarded(self._list_models)),
+            Route("/models/fit", self._guarded(self._fit)),
             Route("/models/sse", self._guarded(self._watch_models)),
             Route("/models/load", self._guarded(self._order), methods=["POST"]),
             Route("/models/unload", self._guarded(self._order), methods=["POST"]),
@@ -182,6 +187,11 @@ class StubDaemon:
 
     async def _list_models(self, request: Request) -> Response:
         return JSONResponse({"object": "list", "data": self.models})
+
+    async def _fit(self, request: Request) -> Response:
+        form = {"form": "nf4", "total_bytes": 6 * 2**30}
+        report = {"device": {"usable_bytes": 10 * 2**30}, "forms": [form], "best_form": "nf4"}
+        return JSONResponse(report)
 
     async def _props(self, request: Request) -> Response:
         sampling = {"temperature": 0.7, "top_p": 0.9, "top_k": 40, "min_p": 0.0, "repetition_penalty": 1.0}

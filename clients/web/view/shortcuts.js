@@ -7,7 +7,7 @@
 import { h } from "../dom.js";
 import { isForInputMethod } from "../ime.js";
 import { createPanel } from "./dialog.js";
-import { toggleSidebar } from "./sidebar.js";
+import { showSidebar, toggleSidebar } from "./sidebar.js";
 
 /**
  * @typedef {object} Shortcut
@@ -96,7 +96,7 @@ function newChat({ chat }) {
 }
 
 function search({ state }) {
-  state.set({ isSidebarOpen: true, isSidebarHidden: false });
+  showSidebar(state, true);
   // The sidebar is reachable again after the state was told.
   setTimeout(() => document.getElementById("sidebar-search").focus());
 }

@@ -20,7 +20,7 @@ const DRAWER = "(max-width: 860px)";
 export function createSidebar(app) {
   const { state, t } = app;
   const actions = createConversationActions(app);
-  const closeButton = iconButton("close", t("sidebar.close"), () => closeSidebar(state));
+  const closeButton = iconButton("close", t("sidebar.close"), () => showSidebar(state, false));
   const sidebar = h(
     "aside",
     { id: "sidebar", class: "sidebar", "aria-label": t("sidebar.label") },
@@ -31,9 +31,9 @@ export function createSidebar(app) {
     footer(app),
   );
   sidebar.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && state.get().isSidebarOpen && !isForInputMethod(event)) closeSidebar(state);
+    if (event.key === "Escape" && isDrawer() && !isForInputMethod(event)) showSidebar(state, false);
   });
-  const backdrop = h("div", { class: "sidebar-backdrop", onclick: () => closeSidebar(state) });
+  const backdrop = h("div", { class: "sidebar-backdrop", onclick: () => showSidebar(state, false) });
   const frame = h("div", { class: "sidebar-frame" }, sidebar, backdrop);
   followDrawer(app, frame, { sidebar, closeButton });
   return frame;
@@ -55,20 +55,22 @@ export function createSidebarButton({ state, t }) {
   return button;
 }
 
-/** Opens or closes the drawer, or hides and shows the column where there is room for one. */
+/** Opens or closes the drawer, or shows and hides the column where there is room for one. */
 export function toggleSidebar(state) {
-  const { isSidebarOpen, isSidebarHidden } = state.get();
-  if (matchMedia(DRAWER).matches) state.set({ isSidebarOpen: !isSidebarOpen });
-  else state.set({ isSidebarHidden: !isSidebarHidden });
+  showSidebar(state, !isShown(state.get()));
 }
 
-function closeSidebar(state) {
-  if (matchMedia(DRAWER).matches) state.set({ isSidebarOpen: false });
-  else state.set({ isSidebarHidden: true });
+/** The drawer is closed again by whatever is chosen in it; the column stays as it was left. */
+export function showSidebar(state, isWanted) {
+  state.set(isDrawer() ? { isSidebarOpen: isWanted } : { isSidebarHidden: !isWanted });
+}
+
+function isDrawer() {
+  return matchMedia(DRAWER).matches;
 }
 
 function isShown({ isSidebarOpen, isSidebarHidden }) {
-  return matchMedia(DRAWER).matches ? Boolean(isSidebarOpen) : !isSidebarHidden;
+  return isDrawer() ? isSidebarOpen : !isSidebarHidden;
 }
 
 function followDrawer({ state }, frame, { sidebar, closeButton }) {
@@ -77,12 +79,13 @@ function followDrawer({ state }, frame, { sidebar, closeButton }) {
   const show = () => {
     const isShownNow = isShown(state.get());
     const isOpen = drawer.matches && isShownNow;
+    const hadFocus = wasOpen || sidebar.contains(document.activeElement);
     frame.classList.toggle("is-open", isOpen);
     frame.classList.toggle("is-hidden", !drawer.matches && !isShownNow);
     sidebar.inert = !isShownNow;
-    for (const sibling of frame.parentElement?.children ?? []) if (sibling !== frame && sibling.matches("main")) sibling.inert = isOpen;
+    if (frame.nextElementSibling) frame.nextElementSibling.inert = isOpen;
     if (isOpen && !wasOpen) closeButton.focus();
-    else if (!isShownNow && (wasOpen || document.activeElement === document.body)) document.getElementById("sidebar-button")?.focus();
+    else if (!isShownNow && hadFocus) document.getElementById("sidebar-button")?.focus();
     wasOpen = isOpen;
   };
   drawer.addEventListener("change", () => {
@@ -97,7 +100,8 @@ function newChatButton({ state, chat, t }) {
   const start = () => {
     chat.create();
     state.set({ isSidebarOpen: false, search: "" });
-    document.getElementById("composer-input")?.focus();
+    // The box is out of reach until the drawer has heard that it is closed.
+    setTimeout(() => document.getElementById("composer-input").focus());
   };
   return h("button", { class: "sidebar-new", type: "button", onclick: start }, icon("plus"), t("sidebar.newChat"));
 }

@@ -1,0 +1,181 @@
+"""The list of conversations as a person uses it: by pointer, by keyboard, on a small screen."""
+
+import json
+import re
+
+import pytest
+from playwright.sync_api import expect
+from support.stub_daemon import StubDaemon
+
+# Conversations with one question each: [title, question, days since, is pinned].
+TALKS = [
+    ["김치찌개 끓이는 법", "배추김치와 돼지고기", 0, False],
+    ["부산 여행 계획", "해운대에서 이틀", 1, False],
+    ["이력서 고치기", "경력 세 줄", 5, False],
+    ["오래된 이야기", "옛날 옛적에", 40, True],
+]
+SEED = """async (talks) => {
+  const { append, createConversation, newId } = await import("/conversation.js");
+  const { openStore } = await import("/store/store.js");
+  const store = await openStore({ newId });
+  await store.removeAll();
+  for (const [title, content, numDays, isPinned] of talks) {
+    const made = append(createConversation({ title, isPinned }), { role: "user", content }).conversation;
+    await store.save({ ...made, updatedAt: Date.now() - numDays * 86_400_000 });
+  }
+}"""
+
+
+@pytest.fixture(scope="module")
+def stub():
+    with StubDaemon().running() as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def shared_page(stub, open_shared_page):
+    return open_shared_page(stub.url)
+
+
+@pytest.fixture
+def talked(stub, shared_page):
+    """The page of somebody who has talked before."""
+    shared_page.goto(stub.url)
+    shared_page.wait_for_selector("#composer-input")
+    shared_page.evaluate(SEED, TALKS)
+    shared_page.reload()
+    shared_page.locator(".conversation").nth(3).wait_for()
+    return shared_page
+
+
+def titles(page):
+    return page.locator(".conversation-title").all_inner_texts()
+
+
+def until_titles(page, expected):
+    shown = "[...document.querySelectorAll('.conversation-title')].map((title) => title.textContent)"
+    page.wait_for_function(f"expected => {shown}.join() === expected.join()", arg=expected)
+
+
+def menu(page, title, item):
+    page.get_by_role("button", name=f"‘{title}’ 메뉴").click()
+    page.get_by_role("menuitem", name=item).click()
+
+
+def test_conversations_are_grouped_by_day_with_pinned_ones_first(talked):
+    assert talked.locator(".sidebar-group-name").all_inner_texts() == [
+        "고정한 대화",
+        "오늘",
+        "어제",
+        "지난 7일",
+    ]
+    assert titles(talked) == ["오래된 이야기", "김치찌개 끓이는 법", "부산 여행 계획", "이력서 고치기"]
+    menu(talked, "오래된 이야기", "고정 풀기")
+    until_titles(talked, ["김치찌개 끓이는 법", "부산 여행 계획", "이력서 고치기", "오래된 이야기"])
+
+
+def test_initial_consonants_find_titles_and_messages(talked):
+    talked.fill("#sidebar-search", "ㅎㅇㄷ")
+    until_titles(talked, ["부산 여행 계획"])
+    assert talked.locator(".conversation-snippet mark").inner_text() == "해운대"
+    assert talked.get_by_text("대화 1개를 찾았어요.").is_visible()
+    talked.fill("#sidebar-search", "없는 말")
+    talked.get_by_text("‘없는 말’에 맞는 대화가 없어요.").wait_for()
+    talked.press("#sidebar-search", "Escape")
+    talked.locator(".conversation").nth(3).wait_for()
+
+
+def test_enter_that_ends_a_syllable_does_not_end_the_renaming(talked):
+    talked.get_by_role("button", name="부산 여행 계획", exact=True).press("F2")
+    field = talked.get_by_role("textbox", name="대화의 새 이름")
+    field.fill("")
+    devtools = talked.context.new_cdp_session(talked)
+    for syllable in ("ㅎ", "하", "한"):
+        devtools.send("Input.imeSetComposition", {"text": syllable, "selectionStart": 1, "selectionEnd": 1})
+    composing = {"type": "rawKeyDown", "windowsVirtualKeyCode": 229, "key": "Process", "code": "Enter"}
+    devtools.send("Input.dispatchKeyEvent", composing)
+    assert field.is_visible()
+    devtools.send("Input.insertText", {"text": "한"})
+    field.press("Enter")
+    talked.get_by_role("button", name="한", exact=True).wait_for()
+    assert talked.evaluate("document.activeElement.textContent") == "한"
+    talked.reload()
+    talked.get_by_role("button", name="한", exact=True).wait_for()
+
+
+def test_escape_gives_a_new_name_up(talked):
+    menu(talked, "부산 여행 계획", "이름 바꾸기")
+    talked.keyboard.type("x")
+    talked.keyboard.press("Escape")
+    assert "부산 여행 계획" in titles(talked)
+
+
+def test_a_deleted_conversation_comes_back_whole(talked):
+    talked.get_by_role("button", name="김치찌개 끓이는 법", exact=True).click()
+    talked.get_by_text("배추김치와 돼지고기").wait_for()
+    menu(talked, "김치찌개 끓이는 법", "삭제")
+    talked.get_by_text("‘김치찌개 끓이는 법’ 대화를 삭제했어요.").wait_for()
+    assert "김치찌개 끓이는 법" not in titles(talked)
+    talked.get_by_role("button", name="되돌리기").click()
+    talked.get_by_role("button", name="김치찌개 끓이는 법", exact=True).click()
+    talked.get_by_text("배추김치와 돼지고기").wait_for()
+
+
+def test_the_menu_goes_by_arrows_and_gives_the_focus_back(talked):
+    button = talked.get_by_role("button", name="‘부산 여행 계획’ 메뉴")
+    button.press("Enter")
+    assert talked.evaluate("document.activeElement.textContent") == "이름 바꾸기"
+    talked.keyboard.press("ArrowUp")
+    assert talked.evaluate("document.activeElement.textContent") == "삭제"
+    talked.keyboard.press("Escape")
+    expect(talked.locator("[role=menu]")).to_have_count(0)
+    assert button.evaluate("(button) => button === document.activeElement")
+
+
+def test_what_was_exported_can_be_imported_elsewhere(talked, stub, open_page, tmp_path):
+    talked.get_by_role("button", name="설정", exact=True).click()
+    with talked.expect_download() as download:
+        talked.get_by_role("button", name="모두 내보내기").click()
+    assert re.fullmatch(r"ondol-\d{4}-\d\d-\d\d\.json", download.value.suggested_filename)
+    file = tmp_path / "export.json"
+    download.value.save_as(file)
+    assert json.loads(file.read_text(encoding="utf-8"))["format"] == "ondol.conversations"
+    elsewhere = open_page(stub.url)
+    elsewhere.set_input_files("input[type=file]", file)
+    elsewhere.get_by_text("대화 4개를 가져왔어요.").wait_for()
+    until_titles(elsewhere, titles(talked))
+
+
+def test_a_file_of_another_kind_is_refused(page, tmp_path):
+    file = tmp_path / "picture.json"
+    file.write_text("not json", encoding="utf-8")
+    page.wait_for_selector("#composer-input")
+    page.set_input_files("input[type=file]", file)
+    page.get_by_role("alert").get_by_text("대화를 내보낸 파일이 아니에요.").wait_for()
+
+
+def test_a_conversation_can_be_saved_as_markdown(talked):
+    with talked.expect_download() as download:
+        menu(talked, "부산 여행 계획", "마크다운으로 내보내기")
+    assert download.value.suggested_filename == "부산 여행 계획.md"
+    assert "## 나\n\n해운대에서 이틀" in download.value.path().read_text(encoding="utf-8")
+
+
+def test_on_a_small_screen_the_list_is_a_drawer_that_keeps_the_focus(stub, open_page):
+    page = open_page(stub.url, viewport={"width": 360, "height": 740})
+    page.wait_for_selector("#composer-input")
+    page.evaluate(SEED, TALKS)
+    page.reload()
+    opener = page.get_by_role("button", name="대화 목록 열기")
+    opener.click()
+    assert page.evaluate("document.activeElement.closest('#sidebar') !== null")
+    assert page.evaluate("document.querySelector('main').inert")
+    page.keyboard.press("Escape")
+    assert not page.evaluate("document.querySelector('main').inert")
+    assert page.evaluate("document.querySelector('#sidebar').inert")
+    assert opener.evaluate("(button) => button === document.activeElement")
+    opener.click()
+    page.get_by_role("button", name="부산 여행 계획", exact=True).click()
+    page.get_by_text("해운대에서 이틀").wait_for()
+    assert page.evaluate("document.querySelector('#sidebar').inert")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
