@@ -1,8 +1,12 @@
 """Markdown in a browser while it is being written: what stays, what changes, what is loaded when."""
 
 import pytest
+from playwright.sync_api import expect
+from support.chat_page import ChatPage
+from support.stub_daemon import Answer, StubDaemon
 
-# A markdown element on the page, as window.show(text, isFinal); `waiting` is told what vendor/ lacks.
+# begin() puts an empty element on the page and show(text, isFinal) renders into it. Once per page: the
+# policy allows one sanitizer.
 PREPARE = """
 async () => {
   const { createMarkdown } = await import("/markdown.js");
@@ -10,18 +14,35 @@ async () => {
   window.isUnavailable = false;
   const onUnavailable = () => (window.isUnavailable = true);
   const markdown = createMarkdown({ t: (key) => words[key] ?? key, onUnavailable });
-  window.shown = document.createElement("div");
-  document.body.replaceChildren(window.shown);
+  window.begin = () => {
+    window.shown = document.createElement("div");
+    document.body.replaceChildren(window.shown);
+  };
+  window.begin();
   window.show = (text, isFinal = false) => markdown.render(window.shown, text, { isFinal });
 }
 """
 
 
+@pytest.fixture(scope="module")
+def stub():
+    with StubDaemon().running() as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def page(stub, open_shared_page):
+    page = open_shared_page(stub.url)
+    page.evaluate(PREPARE)
+    return page
+
+
 @pytest.fixture
 def show(page):
-    page.evaluate(PREPARE)
+    page.evaluate("begin()")
     page.evaluate("show('**준비**')")
     page.wait_for_function("shown.querySelector('strong')")
+    page.evaluate("begin()")
 
     def run(text, is_final=False):
         page.evaluate("([text, isFinal]) => show(text, isFinal)", [text, is_final])
@@ -94,10 +115,11 @@ def test_links_leave_no_trace_and_lead_nowhere_else(page, show):
     ]
 
 
-def test_without_its_packages_the_page_shows_plain_text_and_says_so(stub, open_page):
+def test_without_its_packages_the_page_chats_in_plain_text_and_says_so(stub, open_page):
     page = open_page(stub.url, route=("**/vendor/**", lambda route: route.fulfill(status=404)))
-    page.evaluate(PREPARE)
-    page.evaluate("show('**굵게** <b>\\n둘째 줄', true)")
-    page.wait_for_function("window.isUnavailable")
-    assert page.evaluate("shown.textContent") == "**굵게** <b>\n둘째 줄"
-    assert page.evaluate("getComputedStyle(shown).whiteSpace").startswith("pre-wrap")
+    expect(page.get_by_role("status").filter(has_text="make web-setup")).to_be_visible()
+    stub.answers = [Answer(("**굵게**", " <b>\n", "둘째 줄"))]
+    chat = ChatPage(page)
+    chat.ask("안녕")
+    shown = chat.wait_for_answer("둘째 줄").locator(".message-content")
+    assert shown.inner_text() == "**굵게** <b>\n둘째 줄"
