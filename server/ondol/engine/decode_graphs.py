@@ -77,7 +77,7 @@ class DecodeGraphs:
         # None while a size has only been called.
         self._replays: dict[StepSize, Callable[[], None] | None] = {}
         self._num_recorded = 0
-        self._is_recording = True
+        self._refusal: str | None = None
 
     @property
     def num_possible(self) -> int:
@@ -85,9 +85,9 @@ class DecodeGraphs:
         return min(MAX_NUM_GRAPHS, len(self._sizes.recorded()))
 
     @property
-    def is_recording(self) -> bool:
-        """False once the device has refused to record."""
-        return self._is_recording
+    def refusal(self) -> str | None:
+        """Why nothing more is recorded, for a user to read; None while the device does as it is told."""
+        return self._refusal
 
     def run(self, num_rows: int, context_len: int) -> None:
         """Compute a step of `num_rows` requests whose contexts are at most `context_len` long."""
@@ -121,16 +121,16 @@ class DecodeGraphs:
         return sum(self._replays.get(size) is not None for size in sizes)
 
     def _can_record(self, size: StepSize) -> bool:
-        return self._is_recording and self._num_recorded < MAX_NUM_GRAPHS and can_be_recorded(size)
+        return self._refusal is None and self._num_recorded < MAX_NUM_GRAPHS and can_be_recorded(size)
 
     def _record(self, size: StepSize) -> Callable[[], None] | None:
         """Record a size that was called before; None, now and from now on, if the device refuses."""
         try:
             replay = self._recorder.record(lambda: self._work(size))
         except RuntimeError as error:
-            self._is_recording = False
             reason = " ".join(str(error).split())[:300]
-            logger.warning("decode steps run without CUDA graphs, which the device refused: %s", reason)
+            self._refusal = f"decode steps run without CUDA graphs, which the device refused: {reason}"
+            logger.warning("%s", self._refusal)
             return None
         self._replays[size] = replay
         self._num_recorded += 1

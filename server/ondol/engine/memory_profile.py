@@ -100,14 +100,17 @@ class CacheMemory:
 
 def plan_cache(
     builder: RunnerBuilder, config: EngineConfig, memory: CacheMemory, meter: MemoryMeter | None
-) -> KVPlan:
+) -> tuple[KVPlan, int | None]:
     """The cache's size: as asked; where nobody asked and memory is measured, what the largest steps leave.
+
+    Returns:
+        The plan, and the memory that those steps were seen to take; None where nothing was measured.
 
     Raises:
         DoesNotFit: not even one request of the asked length fits.
     """
     weights, device = builder.weights, builder.device
-    kv_cache_bytes = memory.kv_cache_bytes
+    kv_cache_bytes, scratch_bytes = memory.kv_cache_bytes, None
     if meter is not None and (kv_cache_bytes is None or memory.spare_bytes is not None):
         meter.release()
         free = available_bytes(device)
@@ -116,10 +119,12 @@ def plan_cache(
         num_tokens = config.max_num_batched_tokens or MAX_TOKENS[device.type]
         steps = LargestSteps(num_tokens, config.max_num_seqs, max_model_len, config.block_size)
         weights.model.prepare(max_model_len)
-        kv_cache_bytes = max(0, spare_bytes - measure_scratch_bytes(builder, steps, meter))
+        scratch_bytes = measure_scratch_bytes(builder, steps, meter)
+        kv_cache_bytes = max(0, spare_bytes - scratch_bytes)
     asked = KVRequest(kv_cache_bytes, config.max_model_len, config.max_num_seqs, config.block_size)
     context_length, free = weights.context_length, available_bytes(device)
-    return plan_kv_cache(asked, builder.kv_shape, builder.kv_dtype, context_length, free)
+    plan = plan_kv_cache(asked, builder.kv_shape, builder.kv_dtype, context_length, free)
+    return plan, scratch_bytes
 
 
 def measure_scratch_bytes(builder: RunnerBuilder, steps: LargestSteps, meter: MemoryMeter) -> int:

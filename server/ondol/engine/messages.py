@@ -52,6 +52,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, tag="config"):
         kv_cache_dtype: "auto" (the model's dtype) or "fp8".
         block_size: tokens per KV block.
         enable_prefix_caching: reuse the blocks of equal prefixes.
+        deterministic: compute every row so that its bits do not depend on the rows beside it.
         end_token_ids: further ids that end a generation (the chat template's end token).
         num_threads: CPU threads for the model; None leaves torch's choice.
         memory_bytes: what --quantization auto may fill; None measures what the device has free.
@@ -70,6 +71,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, tag="config"):
     kv_cache_dtype: str = "auto"
     block_size: int = 16
     enable_prefix_caching: bool = True
+    deterministic: bool = False
     end_token_ids: tuple[int, ...] = ()
     num_threads: int | None = None
     memory_bytes: int | None = None
@@ -175,6 +177,8 @@ class EngineReady(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
 
     Attributes:
         kv_cache_dtype: of keys and values: "float32", "bfloat16", "float16" or "fp8".
+        workspace_bytes: memory beside weights and KV cache, measured; None where it is what was planned.
+        deterministic: as asked.
     """
 
     device: str
@@ -187,7 +191,9 @@ class EngineReady(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     weights_bytes: int
     kv_cache_bytes: int
     kv_cache_dtype: str
+    workspace_bytes: int | None = None
     load_seconds: float
+    deterministic: bool = False
     weights: WeightsReport = WeightsReport()
     notes: tuple[str, ...] = ()
 

@@ -19,10 +19,23 @@ from ondol.modeling.loading import LoadedWeights
 
 @dataclass(frozen=True, slots=True)
 class BuiltRunner:
-    """A runner and the part of it that a start-up prepares."""
+    """A runner and the part of it that a start-up prepares.
+
+    Attributes:
+        decode_step: None where steps do not run from static buffers.
+    """
 
     runner: ModelRunner
     decode_step: DecodeStep | None
+    why_no_graphs: str | None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user of a GPU should know about how steps run."""
+        if self.runner.device.type != "cuda":
+            return ()
+        reason = self.why_no_graphs if self.decode_step is None else self.decode_step.graphs.refusal
+        return () if reason is None else (reason,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +75,7 @@ class RunnerBuilder:
             decode_step = DecodeStep(weights.model, cache, self.kernels, sizes, weights.vocab_size, device)
         sampler = Sampler(weights.vocab_size, device, self.kernels)
         runner = ModelRunner(weights.model, cache, sampler, device, self.kernels, decode_step)
-        return BuiltRunner(runner, decode_step)
+        return BuiltRunner(runner, decode_step, why_no_graphs(weights, self.kernels))
 
 
 def why_no_graphs(weights: LoadedWeights, kernels: Kernels) -> str | None:

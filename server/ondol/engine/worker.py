@@ -16,23 +16,16 @@ from ondol.engine.channel import Channel
 from ondol.engine.core import EngineCore
 from ondol.engine.grammar_compiler import GrammarCompiler, GrammarQueue
 from ondol.engine.host_memory import return_freed_memory
-from ondol.engine.kv_cache import (
-    KVPlan,
-    KVRequest,
-    KVShape,
-    allocate,
-    available_bytes,
-    choose_kv_dtype,
-    kv_dtype_name,
-    plan_kv_cache,
-)
+from ondol.engine.kv_cache import KVPlan, choose_kv_dtype, kv_dtype_name
 from ondol.engine.load_plan import plan_load
+from ondol.engine.memory_profile import CacheMemory, CudaMemoryMeter, plan_cache
 from ondol.engine.messages import (
     AbortRequest,
     AddRequest,
     EngineConfig,
     EngineReady,
     LoadFailed,
+    LoadPlan,
     LoadProgress,
     Proceed,
     StepOutputs,
@@ -41,9 +34,9 @@ from ondol.engine.messages import (
 )
 from ondol.engine.model_runner import ModelRunner
 from ondol.engine.quantization import plan_on_load
-from ondol.engine.sampler import Sampler
+from ondol.engine.runner_builder import RunnerBuilder, why_no_graphs
 from ondol.engine.scheduler import Scheduler
-from ondol.engine.warm_up import choose_token_budget
+from ondol.engine.warm_up import prepare
 from ondol.errors import DeviceUnusable, DoesNotFit, OndolError
 from ondol.kernels.backend import choose_kernels
 from ondol.modeling.loading import load_model
@@ -93,28 +86,24 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
         torch.set_num_threads(config.num_threads)
     device = choose_device(config.device)
     on_load, choice_notes = plan_on_load(config, device)
+    memory = CacheMemory(config.kv_cache_bytes)
     if config.wants_plan:
-        channel.send(plan_load(config, device, on_load))
-        # Waits as long as other models take to make room; the process ends with its socket.
-        proceed = channel.received.get()
-        assert isinstance(proceed, Proceed), "a plan is answered before anything else is asked"
-        config = msgspec.structs.replace(config, kv_cache_bytes=proceed.kv_cache_bytes)
-    kernels, kernel_notes = choose_kernels(device)
+        memory = _ask_for_memory(plan_load(config, device, on_load), config, channel)
+    kernels, kernel_notes = choose_kernels(device, is_deterministic=config.deterministic)
     folder, progress = Path(config.model_path), Progress(channel)
     weights = load_model(folder, device, config.dtype, on_load=on_load, on_progress=progress, kernels=kernels)
     return_freed_memory()
-    shape = KVShape(weights.num_layers, weights.num_kv_heads, weights.head_dim)
-    asked = KVRequest(config.kv_cache_bytes, config.max_model_len, config.max_num_seqs, config.block_size)
     kv_dtype = choose_kv_dtype(config.kv_cache_dtype, weights.dtype)
-    plan = plan_kv_cache(asked, shape, kv_dtype, weights.context_length, available_bytes(device))
+    # Graphs are for GPUs; a CPU has nothing to gain from static buffers.
+    uses_buffers = device.type == "cuda" and why_no_graphs(weights, kernels) is None
+    builder = RunnerBuilder(weights, kernels, device, kv_dtype, config.max_num_seqs, uses_buffers)
+    # A CPU's memory is everybody's: what it had at its busiest says little.
+    meter = CudaMemoryMeter(device) if device.type == "cuda" else None
+    plan, scratch_bytes = plan_cache(builder, config, memory, meter)
     weights.model.prepare(plan.max_model_len)
-    cache = allocate(plan, shape, kv_dtype, device)
-    sampler = Sampler(weights.vocab_size, device, kernels)
-    runner = ModelRunner(weights.model, cache, sampler, device, kernels)
-    token_budget = config.max_num_batched_tokens or choose_token_budget(
-        runner, device, plan.num_blocks, plan.block_size, config.max_num_seqs
-    )
-    core = _build_core(config, runner, plan, weights.vocab_size, token_budget)
+    built = builder.build(plan)
+    token_budget = prepare(built, builder, plan, config.max_num_batched_tokens)
+    core = _build_core(config, built.runner, plan, weights.vocab_size, token_budget)
     ready = EngineReady(
         device=device.type,
         dtype=str(weights.dtype).removeprefix("torch."),
@@ -126,11 +115,23 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
         weights_bytes=weights.weights_bytes,
         kv_cache_bytes=plan.size_bytes,
         kv_cache_dtype=kv_dtype_name(kv_dtype),
+        workspace_bytes=scratch_bytes,
         load_seconds=time.monotonic() - started,
+        deterministic=kernels.is_deterministic,
         weights=msgspec.convert(weights.report, WeightsReport, from_attributes=True),
-        notes=(*choice_notes, *kernel_notes, *weights.notes, *plan.notes),
+        notes=(*choice_notes, *kernel_notes, *weights.notes, *plan.notes, *built.notes),
     )
     return core, ready
+
+
+def _ask_for_memory(plan: LoadPlan, config: EngineConfig, channel: Channel) -> CacheMemory:
+    """Send the plan and wait as long as other models take to make room; the process ends with its socket."""
+    channel.send(plan)
+    proceed = channel.received.get()
+    assert isinstance(proceed, Proceed), "a plan is answered before anything else is asked"
+    if config.kv_cache_bytes is not None:
+        return CacheMemory(proceed.kv_cache_bytes)
+    return CacheMemory(proceed.kv_cache_bytes, proceed.kv_cache_bytes + plan.workspace_bytes)
 
 
 def _build_core(
@@ -149,6 +150,8 @@ def _build_core(
         plan.max_model_len,
         vocab_size,
         GrammarQueue(compiler.compile),
+        # A GPU works while the host schedules; on a CPU both would take turns all the same.
+        overlaps=runner.device.type == "cuda",
     )
 
 

@@ -75,15 +75,15 @@ def test_what_was_granted_beside_the_weights_goes_to_the_cache_but_for_the_scrat
     builder = make_builder(weights, uses_buffers=False)
     block_bytes = builder.kv_shape.bytes_per_token(torch.float32) * 4
     memory = CacheMemory(kv_cache_bytes=6 * block_bytes, spare_bytes=11 * block_bytes)
-    plan = plan_cache(builder, config(), memory, ScriptedMeter(0, 4 * block_bytes))
-    assert plan.num_blocks == 7
+    plan, scratch_bytes = plan_cache(builder, config(), memory, ScriptedMeter(0, 4 * block_bytes))
+    assert (plan.num_blocks, scratch_bytes) == (7, 4 * block_bytes)
 
 
 def test_a_size_that_was_asked_for_is_not_measured(weights):
     builder = make_builder(weights, uses_buffers=False)
     block_bytes = builder.kv_shape.bytes_per_token(torch.float32) * 4
-    plan = plan_cache(builder, config(), CacheMemory(6 * block_bytes), ScriptedMeter())
-    assert plan.num_blocks == 6
+    plan, scratch_bytes = plan_cache(builder, config(), CacheMemory(6 * block_bytes), ScriptedMeter())
+    assert (plan.num_blocks, scratch_bytes) == (6, None)
 
 
 def test_steps_that_leave_no_room_for_a_request_are_refused(weights):
