@@ -69,7 +69,7 @@ def decode_ceiling(
     context: float,
     *,
     num_active_experts: float | None = None,
-    kv_element_bytes: int = BF16_BYTES,
+    kv_element_bytes: float = BF16_BYTES,
 ) -> DecodeCeiling:
     """What one decode step reads.
 
@@ -80,7 +80,7 @@ def decode_ceiling(
         context: tokens of each, mean.
         num_active_experts: different experts that a layer's rows went to, if that was counted; None takes
             the expectation for a router that spreads rows evenly.
-        kv_element_bytes: of a key's or value's element.
+        kv_element_bytes: of a key's or value's element, its share of a scale included.
     """
     cost = ModelCost.of_config(config)
     elements = cost.step_elements(batch) - cost.head_elements - _router_elements(config)
@@ -114,7 +114,7 @@ def request_rate(
     memory_bytes: float,
     rates: DeviceRates,
     *,
-    kv_element_bytes: int = BF16_BYTES,
+    kv_element_bytes: float = BF16_BYTES,
 ) -> float:
     """Requests per second of a device whose memory is full of running requests.
 

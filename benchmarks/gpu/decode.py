@@ -24,6 +24,7 @@ class DecodePlan:
         context: tokens before the first measured step, where they fit.
         num_steps: in each of `num_repeats` timed stretches.
         num_prompt_tokens: of the prompt whose first token is timed.
+        kv_cache_dtype: "auto" or "fp8".
     """
 
     kinds: tuple[str, ...] = ("bf16", "int4", "nf4", "int8")
@@ -33,6 +34,7 @@ class DecodePlan:
     num_steps: int = 32
     num_repeats: int = 3
     num_prompt_tokens: int = 1000
+    kv_cache_dtype: str = "auto"
 
     @property
     def num_extra_tokens(self) -> int:
@@ -62,6 +64,7 @@ def _measure_kind(
         num_tokens=max(max(plan.batches) * (longest + BLOCK_SIZE), 2 * plan.num_prompt_tokens),
         max_model_len=max(longest, plan.num_prompt_tokens + BLOCK_SIZE),
         max_num_seqs=max(plan.batches),
+        kv_cache_dtype=plan.kv_cache_dtype,
     )
     engine = RandomEngine(shape, kind, machine, size)
     first_token = _first_token(engine, plan, machine.rates)
@@ -94,7 +97,7 @@ def _measure_batch(
         batch,
         figures["mean_context"],
         num_active_experts=figures["active_experts"],
-        kv_element_bytes=engine.dtype.itemsize,
+        kv_element_bytes=engine.kv_element_bytes,
     )
     ceiling_ms = ceiling.step_ms(rates)
     recorder.figure(

@@ -4,7 +4,7 @@ A part runs in a process of its own: an illegal access in one kernel takes nobod
 about processes or files.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,9 +47,26 @@ def all_parts(origin: Mapping[str, object], *, is_smoke: bool) -> list[Part]:
         for kind in saturated_plan.kinds:
             plan = replace(saturated_plan, kinds=(kind,))
             parts.append(_of("saturated", saturated.measure_saturated, shape, plan, f"-{kind}"))
+    parts += _with_float8_caches(models, pair, decode_plan, saturated_plan)
     parts += [_of("transformers", peer.measure_peer, shape, peer_plan) for shape in pair]
     parts.append(_of("invariance", invariance.measure_invariance, subject, invariance_plan))
     return parts
+
+
+def _with_float8_caches(
+    models: Sequence[ModelShape],
+    pair: Sequence[ModelShape],
+    decode_plan: decode.DecodePlan,
+    saturated_plan: saturated.SaturatedPlan,
+) -> list[Part]:
+    """The large batches, and full load in the fewest bits: where the KV cache weighs most."""
+    large = tuple(batch for batch in decode_plan.batches if batch not in (1, 8))
+    fewest = saturated_plan.kinds[-1]
+    decoded = replace(decode_plan, kinds=decode_plan.kinds[:2], batches=large, kv_cache_dtype="fp8")
+    filled = replace(saturated_plan, kinds=(fewest,), kv_cache_dtype="fp8")
+    parts = [_of("decode-kv-fp8", decode.measure_decode, shape, decoded) for shape in models]
+    measure = saturated.measure_saturated
+    return parts + [_of("saturated-kv-fp8", measure, shape, filled, f"-{fewest}") for shape in pair]
 
 
 def _of(

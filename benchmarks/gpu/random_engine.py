@@ -16,12 +16,20 @@ from benchmarks.gpu.random_model import build_random
 from benchmarks.gpu.shapes import ModelShape
 from ondol.engine.block_manager import BlockManager
 from ondol.engine.core import EngineCore
-from ondol.engine.kv_cache import KVPlan, KVShape, allocate, available_bytes
+from ondol.engine.kv_cache import (
+    KVPlan,
+    KVShape,
+    allocate,
+    available_bytes,
+    choose_kv_dtype,
+    kv_dtype_name,
+)
 from ondol.engine.messages import AddRequest, TokenOutput
 from ondol.engine.model_runner import ModelRunner
 from ondol.engine.sampler import Sampler
 from ondol.engine.sampling_params import SamplingParams
 from ondol.engine.scheduler import Scheduler
+from ondol.kernels.kv_layer import kv_head_bytes
 from ondol.modeling.decoder import Decoder, SparseFeedForward
 from ondol.modeling.loading import Model
 
@@ -37,12 +45,14 @@ class EngineSize:
         num_tokens: of the KV pool, as long as they fit.
         max_model_len: tokens of one request.
         max_num_seqs: requests that run at once.
+        kv_cache_dtype: "auto" or "fp8".
     """
 
     num_tokens: int
     max_model_len: int
     max_num_seqs: int
     enable_prefix_caching: bool = False
+    kv_cache_dtype: str = "auto"
 
 
 class RandomEngine:
@@ -62,11 +72,12 @@ class RandomEngine:
         self.model = build_random(shape, kind, dtype, device, kernels)
         self.weights_bytes = sum(parameter.nbytes for parameter in self.model.parameters())
         self.model.prepare(size.max_model_len)
-        plan, kv_shape = _plan(shape, self.model, dtype, device, size)
+        self._kv_dtype = choose_kv_dtype(size.kv_cache_dtype, dtype)
+        plan, kv_shape = _plan(shape, self.model, self._kv_dtype, device, size)
         self.num_pool_tokens = plan.num_blocks * BLOCK_SIZE
         self.kv_bytes = plan.size_bytes
         vocab_size = shape.config["vocab_size"]
-        cache = allocate(plan, kv_shape, dtype, device)
+        cache = allocate(plan, kv_shape, self._kv_dtype, device)
         runner = ModelRunner(self.model, cache, Sampler(vocab_size, device, kernels), device, kernels)
         block_manager = BlockManager(plan.num_blocks, BLOCK_SIZE, size.enable_prefix_caching)
         self.scheduler = Scheduler(block_manager, size.max_num_seqs, MAX_BATCHED_TOKENS[device.type])
@@ -77,7 +88,17 @@ class RandomEngine:
 
     def describe(self) -> dict[str, str]:
         """What tells its figures from those of others."""
-        return {"model": self.shape.name, "kind": self.kind, "kernels": self.kernels_name}
+        return {
+            "model": self.shape.name,
+            "kind": self.kind,
+            "kv_dtype": kv_dtype_name(self._kv_dtype),
+            "kernels": self.kernels_name,
+        }
+
+    @property
+    def kv_element_bytes(self) -> float:
+        """Of a key's or value's element, its share of a scale included."""
+        return kv_head_bytes(self.model.head_dim, self._kv_dtype) / self.model.head_dim
 
     def open(self, num_prompt_tokens: int, max_tokens: int, *, num_output_tokens: int = 0) -> str:
         """Add a greedy request of random tokens, some of them taken as generated; returns its id."""
@@ -156,12 +177,12 @@ class RandomEngine:
 
 
 def _plan(
-    shape: ModelShape, model: Model, dtype: torch.dtype, device: torch.device, size: EngineSize
+    shape: ModelShape, model: Model, kv_dtype: torch.dtype, device: torch.device, size: EngineSize
 ) -> tuple[KVPlan, KVShape]:
     """As many blocks as were asked for, or as the memory that is left holds."""
     assert isinstance(model, Decoder), "the measured families have a decoder of their own"
     kv_shape = KVShape(shape.config["num_hidden_layers"], model.num_kv_heads, model.head_dim)
-    block_bytes = kv_shape.bytes_per_token(dtype) * BLOCK_SIZE
+    block_bytes = kv_shape.bytes_per_token(kv_dtype) * BLOCK_SIZE
     num_blocks = min(-(-size.num_tokens // BLOCK_SIZE), available_bytes(device) // block_bytes)
     plan = KVPlan(num_blocks, BLOCK_SIZE, size.max_model_len, num_blocks * block_bytes)
     return plan, kv_shape

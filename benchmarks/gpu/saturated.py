@@ -25,6 +25,7 @@ class SaturatedPlan:
         num_in, num_out: tokens of each request.
         max_num_seqs: requests at once, if memory holds them.
         settle_s: before the window opens, once everybody decodes.
+        kv_cache_dtype: "auto" or "fp8".
     """
 
     kinds: tuple[str, ...] = ("bf16", "int4")
@@ -33,6 +34,7 @@ class SaturatedPlan:
     max_num_seqs: int = 512
     settle_s: float = 2.0
     window_s: float = 15.0
+    kv_cache_dtype: str = "auto"
 
 
 SMOKE_PLAN = SaturatedPlan(kinds=("bf16",), num_in=24, num_out=16, max_num_seqs=4, settle_s=0.0, window_s=0.5)
@@ -51,7 +53,12 @@ def _measure_kind(
 ) -> None:
     machine.reset_peak()
     request_tokens = plan.num_in + plan.num_out
-    size = EngineSize(plan.max_num_seqs * (request_tokens + BLOCK_SIZE), request_tokens, plan.max_num_seqs)
+    size = EngineSize(
+        num_tokens=plan.max_num_seqs * (request_tokens + BLOCK_SIZE),
+        max_model_len=request_tokens,
+        max_num_seqs=plan.max_num_seqs,
+        kv_cache_dtype=plan.kv_cache_dtype,
+    )
     engine = RandomEngine(shape, kind, machine, size)
     figures = _window(engine, plan)
     ceiling = request_rate(
@@ -60,7 +67,7 @@ def _measure_kind(
         (plan.num_in, plan.num_out),
         engine.weights_bytes + engine.kv_bytes,
         machine.rates,
-        kv_element_bytes=machine.dtype.itemsize,
+        kv_element_bytes=engine.kv_element_bytes,
     )
     recorder.figure(
         "saturated",

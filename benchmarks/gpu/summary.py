@@ -25,7 +25,7 @@ def summarize(lines: Lines, file: str, run_id: str) -> dict[str, Any]:
         "num_kernel_cases_right": len(kernels),
         "decode": [
             {
-                **{key: line[key] for key in ("model", "kind", "kernels", "batch")},
+                **{key: line[key] for key in ("model", "kind", "kv_dtype", "kernels", "batch")},
                 "step_ms": line["step_ms"]["median"],
                 "tokens_per_s": line["tokens_per_s"]["median"],
                 "share_of_ceiling": line["share_of_ceiling"],
@@ -39,7 +39,10 @@ def summarize(lines: Lines, file: str, run_id: str) -> dict[str, Any]:
         "saturated": [
             {
                 key: line[key]
-                for key in ("model", "kind", "requests_per_s", "total_tokens_per_s", "share_of_ceiling")
+                for key in (
+                    *("model", "kind", "kv_dtype"),
+                    *("requests_per_s", "total_tokens_per_s", "share_of_ceiling"),
+                )
             }
             for line in _named(lines, "saturated")
         ],
@@ -64,6 +67,8 @@ def _named(lines: Lines, figure: str) -> list[dict[str, Any]]:
 def _row(line: Mapping[str, Any]) -> str | None:
     """One line of the table; None for what is not shown."""
     model = f"{line.get('model', ''):<18}{line.get('kind', ''):<6}"
+    if line.get("kv_dtype") == "fp8":
+        model += "KV fp8 "
     match line["figure"]:
         case "decode":
             step, rate = line["step_ms"], line["tokens_per_s"]["median"]

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu" / "run.py"
-PART_FAMILIES = {"environment", "kernels", "decode", "saturated", "transformers", "invariance"}
+PART_FAMILIES = {
+    *("environment", "kernels", "decode", "saturated", "decode-kv-fp8", "saturated-kv-fp8"),
+    *("transformers", "invariance"),
+}
 
 # A GPU machine's environment: what is imported from outside it is not there.
 BARE = """

@@ -14,6 +14,13 @@ def test_a_family_names_all_its_parts(capsys):
     ]
 
 
+def test_caches_of_8_bits_are_measured_where_they_weigh_most(capsys):
+    assert run.main(["--list", "--only", "saturated-kv-fp8", "--only", "decode-kv-fp8"]) == 0
+    names = capsys.readouterr().out.splitlines()
+    assert "saturated-kv-fp8:Qwen1.5-MoE-A2.7B-int4" in names
+    assert "decode-kv-fp8:Llama-2-7B" in names
+
+
 def test_every_model_is_decoded_and_every_part_has_a_name_of_its_own(capsys):
     assert run.main(["--list"]) == 0
     names = capsys.readouterr().out.splitlines()
