@@ -242,6 +242,7 @@ class ModelInfo(Struct, frozen=True):
     id: str
     device: str
     dtype: str
+    deterministic: bool
     max_model_len: int
     weights_bytes: int
     stored: tuple[StoredWeights, ...]

@@ -15,5 +15,6 @@ def system_fingerprint(model: LoadedModel) -> str:
     """A short name for this version, model files, device, precision and quantization."""
     ready = model.engine.ready
     kinds = [(stored.kind, stored.num_weights) for stored in ready.weights.stored]
-    parts = (__version__, model.name, model.source, ready.device, ready.dtype, ready.kv_cache_dtype, kinds)
+    computed = (ready.device, ready.dtype, ready.kv_cache_dtype, ready.deterministic)
+    parts = (__version__, model.name, model.source, *computed, kinds)
     return f"fp_{sha256(msgspec.json.encode(parts)).hexdigest()[:12]}"

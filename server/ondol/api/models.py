@@ -47,6 +47,7 @@ async def model_info(request: Request, model: str | None = None) -> Response:
             id=served.name,
             device=ready.device,
             dtype=ready.dtype,
+            deterministic=ready.deterministic,
             max_model_len=ready.max_model_len,
             weights_bytes=ready.weights_bytes,
             stored=ready.weights.stored,

@@ -51,6 +51,7 @@ class EngineSettings:
     num_threads: int | None
     is_quantization_chosen: bool = False
     kv_cache_dtype: str = "auto"
+    deterministic: bool = False
 
 
 @dataclass(frozen=True, slots=True)

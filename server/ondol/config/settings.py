@@ -126,6 +126,9 @@ class Settings(BaseSettings):
     enable_prefix_caching: bool = Field(
         True, description="Reuse the KV cache of equal beginnings of prompts."
     )
+    deterministic: bool = Field(
+        False, description="Equal requests get equal answers bit by bit, whatever runs beside them; slower."
+    )
     threads: PositiveOrAuto = Field(
         None, description="CPU threads for the model; auto leaves torch's choice."
     )
@@ -234,6 +237,7 @@ class Settings(BaseSettings):
             kv_cache_dtype=self.kv_cache_dtype,
             block_size=self.block_size,
             enable_prefix_caching=self.enable_prefix_caching,
+            deterministic=self.deterministic,
             num_threads=self.threads,
             is_quantization_chosen="quantization" in self.model_fields_set,
         )

@@ -44,11 +44,12 @@ class LoadLog:
         if len(ready.weights.stored) > 1:
             logger.info("%s: not quantized: %s", self._name, ", ".join(ready.weights.unquantized))
         logger.info(
-            "%s is ready on %s in %s: %.0f MiB of weights, %d tokens of KV cache in %.0f MiB of %s, "
+            "%s is ready on %s in %s%s: %.0f MiB of weights, %d tokens of KV cache in %.0f MiB of %s, "
             "context %d tokens, %d tokens per step, loaded in %.1f s",
             self._name,
             ready.device,
             ready.dtype,
+            ", deterministic" if ready.deterministic else "",
             ready.weights_bytes / 2**20,
             ready.num_blocks * ready.block_size,
             ready.kv_cache_bytes / 2**20,

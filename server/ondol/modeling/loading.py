@@ -17,7 +17,7 @@ from ondol.kernels.backend import REFERENCE, Kernels
 from ondol.kernels.paged_attention import AttentionMetadata, PagedKVCache
 from ondol.modeling.architecture import describe, read_config
 from ondol.modeling.checkpoint import Checkpoint
-from ondol.modeling.decoder import build_decoder
+from ondol.modeling.decoder import Decoder, build_decoder
 from ondol.modeling.kernel_module import use_kernels
 from ondol.modeling.layer_factory import LayerFactory, PlainLayers
 from ondol.modeling.quantization.on_load import OnLoad, OnLoadLayers
@@ -198,6 +198,11 @@ def load_model(
     """
     blueprint = draw_model(folder, device, dtype, on_load)
     config, model = blueprint.config, blueprint.model
+    if kernels.is_deterministic and not isinstance(model, Decoder):
+        # transformers' own norms and activations are computed otherwise for more rows.
+        raise ModelRefused(
+            f"{config.model_type} cannot be computed deterministically: start without --deterministic."
+        )
     checkpoint = Checkpoint(folder)
     model.allocate(device)
     use_kernels(model.named_modules(), kernels)

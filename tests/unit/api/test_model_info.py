@@ -22,6 +22,7 @@ async def test_info_tells_how_weights_are_stored(model):
         "object": "model.info",
         "device": "cpu",
         "dtype": "float32",
+        "deterministic": False,
         "max_model_len": 256,
         "weights_bytes": 1,
         "stored": [

@@ -2,6 +2,7 @@ import pytest
 import torch
 from triton.runtime.errors import OutOfResources
 
+from ondol.errors import DeviceUnusable
 from ondol.kernels import backend, operators, paged_attention
 from ondol.kernels.backend import REFERENCE, choose_kernels
 from ondol.kernels.triton import backend as triton_backend
@@ -55,6 +56,21 @@ def test_a_gpu_without_triton_installed_gets_the_reference_and_a_note(monkeypatc
     kernels, notes = choose_kernels(torch.device("cuda"))
     assert kernels is REFERENCE
     assert notes[0].endswith("No module named 'triton'")
+
+
+def test_a_cpu_computes_deterministically_where_that_is_asked_for():
+    kernels, notes = choose_kernels(CPU, is_deterministic=True)
+    assert kernels.is_deterministic
+    assert notes == ()
+
+
+def test_a_gpu_gets_tritons_deterministic_kernels_or_says_how_to_go_on(monkeypatch):
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(triton_backend, "why_unusable", lambda device: None)
+    assert choose_kernels(gpu, is_deterministic=True) == (triton_backend.DETERMINISTIC, ())
+    monkeypatch.setattr(triton_backend, "why_unusable", lambda device: "no compiler")
+    with pytest.raises(DeviceUnusable, match=r"no compiler.*start without it, or with --device cpu"):
+        choose_kernels(gpu, is_deterministic=True)
 
 
 def test_an_engines_kernels_reach_every_module_of_its_model():

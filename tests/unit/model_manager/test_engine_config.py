@@ -52,3 +52,10 @@ def test_the_tokenizers_end_tokens_and_the_folder_are_passed_on():
     resolved = ResolvedModel("m", Path("/m"), {})
     built = engine_config(LoadOrder("m"), resolved, Settings().engine(), (7, 8))
     assert (built.model_path, built.end_token_ids, built.quantization.method) == ("/m", (7, 8), "none")
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_determinism_is_the_settings_choice(deterministic):
+    settings = Settings(deterministic=deterministic).engine()
+    built = engine_config(LoadOrder("m"), ResolvedModel("m", Path("/m"), {}), settings, ())
+    assert built.deterministic is deterministic

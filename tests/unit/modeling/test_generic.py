@@ -9,6 +9,7 @@ from support.forward import prompt_logits
 from transformers import CONFIG_MAPPING
 
 from ondol.errors import ModelRefused
+from ondol.kernels.backend import deterministic_reference
 from ondol.modeling.architecture import read_config
 from ondol.modeling.generic import DryRun, build_generic
 from ondol.modeling.layer_factory import PlainLayers
@@ -169,3 +170,10 @@ def test_a_tied_head_is_the_embedding(tmp_path):
     with torch.no_grad():
         expected = reference_model(folder)(torch.tensor([[5, 6, 7]])).logits[0]
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-4)
+
+
+def test_transformers_own_code_is_refused_where_rows_must_not_depend_on_each_other(tmp_path):
+    model_type, options = FAMILIES["qwen3"]
+    folder = config_only(tmp_path, model_type, **options)
+    with pytest.raises(ModelRefused, match="qwen3 cannot be computed deterministically"):
+        load_model(folder, CPU, "float32", kernels=deterministic_reference())
