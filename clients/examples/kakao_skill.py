@@ -34,8 +34,8 @@ SKILL_TIMEOUT_S = 5.0
 CALLBACK_TIMEOUT_S = 60.0
 MAX_TEXT_UNITS = 1000
 # Of those times, what the way there and back may take, and what more a daemon in trouble may take.
-NETWORK_S = 1.0
-GRACE_S = 0.5
+NETWORK_S = 1.2
+GRACE_S = 0.4
 MAX_TOKENS = 400
 # How much of a conversation the model is reminded of, and how many people's conversations are kept.
 MAX_MESSAGES = 12
@@ -154,7 +154,7 @@ class SkillBridge:
         """Post the skill response to where Kakao waits for it; that works once."""
         answer = await self.respond(user_id, utterance, CALLBACK_TIMEOUT_S)
         try:
-            async with httpx.AsyncClient(timeout=NETWORK_S * 5) as http:
+            async with httpx.AsyncClient(timeout=SKILL_TIMEOUT_S) as http:
                 (await http.post(callback_url, json=answer)).raise_for_status()
         except httpx.HTTPError as error:
             logger.warning("the callback was not taken: %s", error)

@@ -189,13 +189,13 @@ def test_a_new_conversation_forgets_and_asks_nobody(kakao, daemon):
 
 
 def test_the_model_is_reminded_of_the_latest_turns_only(kakao, daemon):
-    daemon.answers = [(f"답 {number}", "stop") for number in range(20)]
-    for number in range(20):
+    daemon.answers = [(f"답 {number}", "stop") for number in range(8)]
+    for number in range(8):
         ask(kakao, f"질문 {number}")
     turns = daemon.turns(-1)
     assert len(turns) == MAX_MESSAGES - 1
     assert [role for role, _ in turns] == [("user", "assistant")[place % 2] for place in range(len(turns))]
-    assert turns[-1] == ("user", "질문 19")
+    assert turns[-1] == ("user", "질문 7")
 
 
 def test_only_those_who_spoke_last_are_remembered():
@@ -230,11 +230,11 @@ def test_a_daemon_that_does_not_answer_does_not_use_up_kakaos_time():
     with served(Silent) as url:
         bridge = SkillBridge(SkillSettings(f"{url}/v1"))
         begin_s = time.monotonic()
-        answer = asyncio.run(bridge.respond("a", "하나", timeout_s=2))
+        answer = asyncio.run(bridge.respond("a", "하나", timeout_s=1.5))
         duration_s = time.monotonic() - begin_s
         is_over.set()
     assert text(answer) == FAILED
-    assert duration_s < 2
+    assert duration_s < 1.5
 
 
 def test_a_block_with_a_callback_gets_its_answer_there(daemon, monkeypatch):

@@ -1,4 +1,5 @@
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,14 @@ def test_a_translation_has_the_places_of_its_sentence(english):
 )
 def test_the_language_follows_the_locale(locale, language):
     assert language_of(locale) == language
+
+
+def test_the_conversation_stands_alone():
+    imported = set()
+    for path in (*FOLDER.glob("*.py"), STANDALONE):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.partition(".")[0])
+    assert imported - sys.stdlib_module_names == {"openai", "prompt_toolkit", "wcwidth", "repl"}
