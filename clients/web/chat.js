@@ -60,6 +60,8 @@ export function createChat({ state, api, conversations, connection }) {
     });
     runs.set(conversationId, run);
     show();
+    // The question is painted before a long conversation is made into a request.
+    await nextTask();
     const outcome = await outcomeOf(run, requestOf(conversation, run));
     runs.delete(conversationId);
     const saved = conversations.update(conversationId, (current) => updateMessage(current, messageId, outcome));
@@ -176,4 +178,8 @@ export function createChat({ state, api, conversations, connection }) {
       return isShorter;
     },
   };
+}
+
+function nextTask() {
+  return new Promise((resolve) => setTimeout(resolve));
 }

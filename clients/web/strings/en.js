@@ -282,4 +282,8 @@ export default Object.freeze({
   "page.notKept": "This browser keeps nothing for the page: the chats are gone when the window closes.",
 
   "page.chatSettings": "Settings of this chat",
+
+  "message.busy": "That is possible once the answer has ended.",
+
+  "message.writing": "Writing",
 });

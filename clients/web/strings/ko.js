@@ -282,4 +282,8 @@ export default Object.freeze({
   "page.notKept": "이 브라우저가 저장을 막고 있어서, 창을 닫으면 대화가 사라져요.",
 
   "page.chatSettings": "이 대화의 설정",
+
+  "message.busy": "답이 끝난 다음에 할 수 있어요.",
+
+  "message.writing": "쓰고 있어요",
 });

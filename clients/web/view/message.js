@@ -8,6 +8,7 @@
 import { copyText } from "../clipboard.js";
 import { fill, h } from "../dom.js";
 import { endingOf } from "../endings.js";
+import { formatNumber } from "../i18n.js";
 import { icon } from "../icons.js";
 import { splitThought } from "../thoughts.js";
 import { createEditor } from "./editor.js";
@@ -37,11 +38,10 @@ export function createMessageView(app) {
     show({ message, siblings, isLast }) {
       const { streaming, editing, conversation } = state.get();
       const live = streaming?.messageId === message.id ? streaming : null;
-      const isBusy = streaming !== null;
-      const isEditing = editing === message.id && !isBusy;
+      const isEditing = editing === message.id && streaming === null;
       const isFirstRead = conversation.firstReadId === message.id;
       const place = siblings.indexOf(message);
-      const now = { message, live, isBusy, isEditing, isLast, isFirstRead, place, numSiblings: siblings.length };
+      const now = { message, live, isEditing, isLast, isFirstRead, place, numSiblings: siblings.length };
       if (Object.keys(now).every((key) => Object.is(now[key], before[key]))) return;
       before = now;
       parts ??= message.role === "user" ? createQuestion(app, element) : createAnswer(app, element);
@@ -49,7 +49,7 @@ export function createMessageView(app) {
       element.setAttribute("aria-label", t(message.role === "user" ? "message.yours" : "message.models"));
       const divider = isFirstRead && h("p", { class: "message-divider" }, t("message.firstRead"));
       const body = isEditing ? [createEditor(app, message)] : parts.show(now);
-      const actions = !live && !isEditing && parts.actions(now, siblings);
+      const actions = !isEditing && (live ? parts.progress(now) : parts.actions(now, siblings));
       fill(element, divider, ...body, actions);
       if (isEditing) element.querySelector("textarea").focus();
     },
@@ -63,8 +63,9 @@ function createQuestion(app) {
       if (text.textContent !== message.content) text.textContent = message.content;
       return [text];
     },
-    actions: ({ message, isBusy }, siblings) =>
-      h("div", { class: "message-actions" }, branches(app, message, siblings, isBusy), copyButton(app, message), editButton(app, message, isBusy)),
+    progress: () => null,
+    actions: ({ message }, siblings) =>
+      h("div", { class: "message-actions" }, branches(app, message, siblings), copyButton(app, message), editButton(app, message)),
   };
 }
 
@@ -73,6 +74,8 @@ function createAnswer(app) {
   const thoughts = createThoughts(app);
   const content = h("div", { class: "message-content markdown" });
   const waiting = h("p", { class: "message-waiting" });
+  // As high as the actions that take its place, so that nothing moves when the answer ends.
+  const writing = h("p", { class: "message-actions message-writing" }, t("message.writing"));
   const ending = createEndingView(app);
   return {
     show({ message, live, isLast }) {
@@ -82,7 +85,6 @@ function createAnswer(app) {
       thoughts.show(reasoning || thought, { isThinking: live !== null && (isThinking || !answer) });
       const reason = live && waitingWords(app, live, answer, reasoning || thought);
       waiting.textContent = reason ?? "";
-      waiting.classList.toggle("is-thinking", live !== null && live.waitingFor === null);
       return [
         (reasoning || thought) && thoughts.element,
         answer && content,
@@ -90,14 +92,15 @@ function createAnswer(app) {
         live === null && ending.show(message, { isLast }),
       ];
     },
-    actions: ({ message, isBusy }, siblings) =>
+    progress: () => waiting.textContent === "" && writing,
+    actions: ({ message }, siblings) =>
       h(
         "div",
         { class: "message-actions" },
-        branches(app, message, siblings, isBusy),
+        branches(app, message, siblings),
         message.content && copyButton(app, message),
-        message.content && editButton(app, message, isBusy),
-        action(app, "retry", t("message.regenerate"), () => app.chat.regenerate(message.id), isBusy),
+        message.content && editButton(app, message),
+        change(app, "retry", t("message.regenerate"), () => app.chat.regenerate(message.id)),
         h("span", { class: "message-stats" }, statsWords(app, message)),
         whyItStopped(app, message),
       ),
@@ -114,10 +117,11 @@ function waitingWords({ state, t }, live, answer, thought) {
   return t("waiting.answer");
 }
 
-function statsWords({ t }, { modelId, stats = {} }) {
+function statsWords({ state, t }, { modelId, stats = {} }) {
+  const { locale } = state.get();
   const words = [modelId];
   if (stats.tokensPerS) words.push(t("stats.tokensPerS", { speed: stats.tokensPerS }));
-  if (stats.ttftS !== undefined) words.push(t("stats.ttft", { seconds: stats.ttftS }));
+  if (stats.ttftS !== undefined) words.push(t("stats.ttft", { seconds: formatNumber(Math.max(stats.ttftS, 0.01), locale, 2) }));
   return words.filter(Boolean).join(" · ");
 }
 
@@ -142,17 +146,27 @@ function createThoughts({ t }) {
   };
 }
 
-function action({ t }, name, label, onclick, isDisabled = false) {
-  return h("button", { class: "message-action", type: "button", "aria-label": label, title: label, disabled: isDisabled, onclick }, icon(name));
+function action(name, label, onclick) {
+  return h("button", { class: "message-action", type: "button", "aria-label": label, title: label, onclick }, icon(name));
 }
 
-function editButton(app, message, isBusy) {
-  return action(app, "edit", app.t("message.edit"), () => app.state.set({ editing: message.id }), isBusy);
+/** What would change the branch under an answer that is being written has to wait for its end. */
+function change({ state, t }, name, label, run) {
+  const button = action(name, label, () => {
+    if (state.get().streaming) state.set({ notice: { kind: "info", text: t("message.busy") } });
+    else run();
+  });
+  button.classList.add("is-change");
+  return button;
+}
+
+function editButton(app, message) {
+  return change(app, "edit", app.t("message.edit"), () => app.state.set({ editing: message.id }));
 }
 
 function copyButton(app, message) {
   const { t } = app;
-  const button = action(app, "copy", t("message.copy"), async () => {
+  const button = action("copy", t("message.copy"), async () => {
     const isCopied = await copyText(splitThought(message.content).answer);
     if (!isCopied) return app.state.set({ notice: { kind: "error", text: t("message.notCopied") } });
     button.replaceChildren(icon("check"));
@@ -166,11 +180,15 @@ function copyButton(app, message) {
 }
 
 /** ‹ 2/3 ›, where there are alternatives. */
-function branches(app, message, siblings, isBusy) {
+function branches(app, message, siblings) {
   if (siblings.length < 2) return null;
   const { chat, t } = app;
   const place = siblings.indexOf(message);
-  const step = (name, label, to) => action(app, name, label, () => chat.select(siblings[to].id), isBusy || !siblings[to]);
+  const step = (name, label, to) => {
+    const button = change(app, name, label, () => chat.select(siblings[to].id));
+    button.disabled = !siblings[to];
+    return button;
+  };
   return h(
     "span",
     { class: "message-branches", role: "group", "aria-label": t("branch.label") },

@@ -35,6 +35,7 @@ export function createMessages(app) {
   const scroller = createScroller(pane, list, { onMove: (isAtEnd) => (toEnd.hidden = isAtEnd) });
   const empty = createEmptyState(app);
   const root = h("div", { class: "messages" }, pane, toEnd, createAnnouncer(app));
+  state.subscribe(["streaming"], ({ streaming }) => list.classList.toggle("is-busy", streaming !== null));
   const shown = createWindow({ app, list, older, empty, scroller });
 
   older.addEventListener("click", () => shown.reveal(WINDOW));
@@ -47,38 +48,46 @@ export function createMessages(app) {
 /** Which messages are in the page, and their views. */
 function createWindow({ app, list, older, empty, scroller }) {
   const { state } = app;
-  /** @type {Map<string, ReturnType<typeof createMessageView>>} */
-  const views = new Map();
-  let conversationId = null;
-  let answerId = null;
+  /** @type {Map<string, { view: ReturnType<typeof createMessageView>, shown: import("./message.js").Shown }>} */
+  const messages = new Map();
+  let scene = {};
   /** Of the branch: the first message that is shown, and the first that is to be shown soon. */
   let start = 0;
   let target = 0;
   let filling = null;
 
-  function begin(conversation, numMessages) {
+  function show() {
+    const { conversation, streaming, editing } = state.get();
+    const answerId = streaming?.messageId ?? null;
+    const now = { conversation, answerId, editing, start };
+    const before = scene;
+    if (Object.keys(now).every((key) => now[key] === before[key])) {
+      redraw(answerId);
+      return;
+    }
+    const branch = path(conversation);
+    if (conversation.id !== before.conversation?.id) begin(branch.length);
+    if (answerId !== null && answerId !== before.answerId) scroller.follow();
+    settle(branch.length);
+    scene = { ...now, start };
+    render(conversation, branch);
+    if (start > target) filling ??= setTimeout(fillUp);
+  }
+
+  function begin(numMessages) {
     clearTimeout(filling);
     filling = null;
-    views.clear();
-    conversationId = conversation.id;
+    messages.clear();
     start = Math.max(0, numMessages - FIRST_SLICE);
     target = Math.max(0, numMessages - WINDOW);
     scroller.follow();
   }
 
-  function show() {
-    const { conversation, streaming } = state.get();
-    if (conversation === null) return;
-    const branch = path(conversation);
-    if (conversation.id !== conversationId) begin(conversation, branch.length);
-    if (streaming && streaming.messageId !== answerId) scroller.follow();
-    answerId = streaming?.messageId ?? null;
-    // Another branch may be shorter; a long stay at the end makes the window longer.
-    if (start > branch.length - FIRST_SLICE) start = Math.max(0, branch.length - FIRST_SLICE);
-    if (scroller.isAtEnd() && branch.length - start > 2 * WINDOW) start = branch.length - WINDOW;
+  /** Another branch may be shorter; a long stay at the end makes the window longer. */
+  function settle(numMessages) {
+    if (start > numMessages - FIRST_SLICE) start = Math.max(0, numMessages - FIRST_SLICE);
     target = Math.min(target, start);
-    render(conversation, branch);
-    if (start > target) filling ??= setTimeout(fillUp);
+    if (scroller.isAtEnd() && numMessages - start > 2 * WINDOW) start = target = numMessages - WINDOW;
   }
 
   function fillUp() {
@@ -91,15 +100,22 @@ function createWindow({ app, list, older, empty, scroller }) {
     const children = childrenByParent(conversation);
     const visible = branch.slice(start);
     const wanted = new Set(visible.map((message) => message.id));
-    for (const id of views.keys()) if (!wanted.has(id)) views.delete(id);
+    for (const id of messages.keys()) if (!wanted.has(id)) messages.delete(id);
     const elements = visible.map((message, index) => {
-      const view = views.get(message.id) ?? createMessageView(app);
-      views.set(message.id, view);
-      view.show({ message, siblings: children.get(message.parentId), isLast: index === visible.length - 1 });
+      const view = messages.get(message.id)?.view ?? createMessageView(app);
+      const shown = { message, siblings: children.get(message.parentId), isLast: index === visible.length - 1 };
+      messages.set(message.id, { view, shown });
+      view.show(shown);
       return view.element;
     });
     older.hidden = start === 0 || start > target;
     place(list, branch.length === 0 ? [empty] : elements);
+  }
+
+  /** What grows while an answer is written is one message; the others are not looked at. */
+  function redraw(id) {
+    const entry = messages.get(id);
+    entry?.view.show(entry.shown);
   }
 
   return {

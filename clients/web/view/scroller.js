@@ -16,6 +16,8 @@ const NEAR_PX = 24;
 export function createScroller(pane, content, { onMove }) {
   let isFollowing = true;
   let lastTop = 0;
+  /** Browsers scroll by whole pixels; what is left over is made good the next time. */
+  let residue = 0;
 
   const distance = () => pane.scrollHeight - pane.scrollTop - pane.clientHeight;
 
@@ -27,6 +29,7 @@ export function createScroller(pane, content, { onMove }) {
 
   function onScroll() {
     const top = pane.scrollTop;
+    if (top !== lastTop) residue = 0;
     // What grows below makes the distance larger, too; only going up is leaving.
     if (top < lastTop - 1 && distance() > NEAR_PX) isFollowing = false;
     else if (distance() <= NEAR_PX) isFollowing = true;
@@ -55,10 +58,13 @@ export function createScroller(pane, content, { onMove }) {
     /** Changes what is above without moving what is being read. @param {() => void} change */
     keepInPlace(change) {
       const anchor = firstInSight(pane, content);
-      const before = anchor?.getBoundingClientRect().top ?? 0;
+      const wanted = (anchor?.getBoundingClientRect().top ?? 0) - residue;
       change();
       if (isFollowing) stick();
-      else if (anchor?.isConnected) pane.scrollTop += anchor.getBoundingClientRect().top - before;
+      else if (anchor?.isConnected) {
+        pane.scrollTop += anchor.getBoundingClientRect().top - wanted;
+        residue = anchor.getBoundingClientRect().top - wanted;
+      }
       lastTop = pane.scrollTop;
     },
   };
