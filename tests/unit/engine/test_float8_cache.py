@@ -12,8 +12,8 @@ from ondol.modeling.loading import load_model
 CPU = torch.device("cpu")
 PROMPTS = [[5, 6, 7], list(range(40, 58)), list(range(100, 109)), [9]]
 TOKEN_IDS = [(37 * index * index + 11) % 500 for index in range(70)]
-# A code is within 2**-4 of its value. Random weights attend sharply, so that errors of scores weigh more than in
-# trained models: 6 to 12 % of the logits, where the starter has 3 %.
+# A code is within 2**-4 of its value. Random weights suffer more than trained ones: 6 to 12 % of the logits,
+# where the starter has 3 %.
 LARGEST_ERROR = 0.15
 
 
