@@ -20,6 +20,7 @@ from repl.language import Speech, language_of
 from repl.loop import COMMANDS, Repl
 from repl.parameters import PARSERS, Parameters
 from repl.served_model import ServedModel
+from repl.text_stream import is_valid
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LOCALE_VARIABLES = ("LC_ALL", "LC_MESSAGES", "LANG")
@@ -45,6 +46,8 @@ def converse(options: argparse.Namespace, speech: Speech) -> None:
     """Talk until the person has had enough; raises ChatError if that cannot begin."""
     if not sys.stdin.isatty():
         raise ChatError("A chat needs a terminal.")
+    if not is_valid(options.system or ""):
+        raise ChatError("That is not UTF-8: set the terminal to UTF-8.")
     parameters = Parameters()
     for assignment in options.set:
         name, _, value = assignment.partition("=")
@@ -56,7 +59,7 @@ def converse(options: argparse.Namespace, speech: Speech) -> None:
             if not names:
                 raise ChatError("The server at {url} offers no model.", url=options.base_url)
             model.name = names[0]
-        keyboard = Keyboard(COMMANDS, PARSERS, open_history(options.history))
+        keyboard = Keyboard(COMMANDS, PARSERS, open_history(options.history), speech)
         Repl(
             model,
             keyboard.read,

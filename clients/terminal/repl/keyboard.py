@@ -1,7 +1,7 @@
 """Lines typed by a person: edited by whole characters, with history, completion and several lines.
 
-Knows nothing about what is done with them. Invariant: what was typed is kept from other users of the
-machine, and keys typed during an answer are not shown in its middle.
+Knows nothing about what is done with them. Invariant: what was typed is UTF-8, and kept from other users
+of the machine, and keys typed during an answer are not shown in its middle.
 """
 
 import os
@@ -16,8 +16,11 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.shortcuts import CompleteStyle
+from prompt_toolkit.validation import Validator
 
 from .errors import ChatError
+from .language import Speech
+from .text_stream import is_valid
 
 if sys.platform != "win32":
     import termios
@@ -29,7 +32,9 @@ CONTINUATION = "  "
 class Keyboard:
     """Enter sends, Alt-Enter begins a line, pasted lines stay together, Tab completes commands."""
 
-    def __init__(self, commands: Iterable[str], parameters: Iterable[str], history: History) -> None:
+    def __init__(
+        self, commands: Iterable[str], parameters: Iterable[str], history: History, speech: Speech
+    ) -> None:
         self._session: PromptSession[str] = PromptSession(
             PROMPT,
             history=history,
@@ -40,6 +45,10 @@ class Keyboard:
             complete_while_typing=False,
             complete_style=CompleteStyle.READLINE_LIKE,
             reserve_space_for_menu=0,
+            validator=Validator.from_callable(
+                is_valid, error_message=speech("That is not UTF-8: set the terminal to UTF-8.")
+            ),
+            validate_while_typing=False,
         )
 
     def read(self) -> str:

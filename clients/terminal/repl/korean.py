@@ -66,6 +66,9 @@ KOREAN: Mapping[str, str] = MappingProxyType(
         ),
         "Saved to {path}.": "{path} 파일에 저장했습니다.",
         "Loaded {path}: {count} messages.": "{path} 파일에서 메시지 {count}개를 불러왔습니다.",
+        "That is not UTF-8: set the terminal to UTF-8.": (
+            "UTF-8이 아닌 글자입니다. 터미널을 UTF-8로 바꾸십시오."
+        ),
         "There is no answer yet.": "아직 답변이 없습니다.",
         "Stopped.": "멈췄습니다.",
         "The model ended without a word.": "모델이 아무 말 없이 답변을 끝냈습니다.",

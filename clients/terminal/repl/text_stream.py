@@ -9,8 +9,8 @@ from wcwidth import iter_graphemes
 # Nothing that follows changes the cell of one of these: Latin letters (terminals put accents onto them),
 # CJK marks, kana, single jamo and ideographs, and whole Hangul syllables.
 SETTLED = (range(0x300), range(0x3000, 0xA000), range(0xAC00, 0xD7A4))
-LOW_SURROGATES = range(0xDC00, 0xE000)
 HIGH_SURROGATES = range(0xD800, 0xDC00)
+SURROGATES = range(0xD800, 0xE000)
 # A model could otherwise clear the screen, set the title or fill the clipboard of whoever reads it.
 VISIBLE_CONTROLS = {
     **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"},
@@ -46,6 +46,11 @@ class TextStream:
         """The rest, when nothing follows."""
         rest, self._held = self._held, ""
         return _paired(rest).translate(VISIBLE_CONTROLS)
+
+
+def is_valid(text: str) -> bool:
+    """Whether the text can be sent: what was not UTF-8 when it was typed cannot."""
+    return not any(ord(character) in SURROGATES for character in text)
 
 
 def _is_settled(character: str) -> bool:

@@ -18,6 +18,7 @@ from ondol.cli.repl.loop import COMMANDS, Repl
 from ondol.cli.repl.parameters import PARSERS, Parameters
 from ondol.cli.repl.served_model import ServedModel
 from ondol.cli.serving_model import note, serving_model, serving_options
+from ondol.cli.typed_text import valid_text
 from ondol.config import load_settings
 
 HISTORY_FILE = "chat_history"
@@ -48,6 +49,7 @@ def chat_command(
     """
     if not sys.stdin.isatty():
         raise click.UsageError(tr("A chat needs a terminal; for a pipe there is `ondol run`."))
+    system = valid_text(system) if system else None
     with serving_model(model, Sampling(max_tokens, temperature), url=url, flags=flags) as asked:
         converse(asked, system, load_settings(flags).home / HISTORY_FILE)
 
@@ -63,7 +65,7 @@ def converse(asked: AskedModel, system: str | None, history: Path) -> None:
             typed_before = open_history(None)
         Repl(
             model,
-            Keyboard(COMMANDS, PARSERS, typed_before).read,
+            Keyboard(COMMANDS, PARSERS, typed_before, speech).read,
             speech,
             conversation=Conversation(system),
             parameters=Parameters(asked.sampling.fields()),

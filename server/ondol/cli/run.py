@@ -51,14 +51,13 @@ def run_command(
     text = "" if is_chat else valid_text(prompt) if prompt is not None else stdin_text()
     if not is_chat and not text.strip():
         raise click.UsageError(tr("The prompt is empty."))
+    system = valid_text(system) if system else None
     sampling = Sampling(max_tokens, temperature)
     with serving_model(model, sampling, url=url, flags=flags) as asked:
         if is_chat:
             converse(asked, system, load_settings(flags).home / HISTORY_FILE)
         else:
-            system_messages: list[Message] = (
-                [{"role": "system", "content": valid_text(system)}] if system else []
-            )
+            system_messages: list[Message] = [{"role": "system", "content": system}] if system else []
             answer(asked, [*system_messages, {"role": "user", "content": text}], as_json=as_json)
 
 

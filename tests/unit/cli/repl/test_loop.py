@@ -30,8 +30,8 @@ def talk(server):
             create_pipe_input() as pipe,
             create_app_session(input=pipe, output=DummyOutput()),
         ):
-            pipe.send_text(keys + CTRL_D)
-            keyboard = Keyboard(COMMANDS, PARSERS, InMemoryHistory())
+            pipe.send_bytes((keys if isinstance(keys, bytes) else keys.encode()) + CTRL_D.encode())
+            keyboard = Keyboard(COMMANDS, PARSERS, InMemoryHistory(), Speech(language))
             Repl(model, keyboard.read, Speech(language), conversation=Conversation(system), **options).run()
         return [body.get("messages", body.get("prompt")) for body in server.bodies]
 
@@ -117,6 +117,10 @@ def test_help_lists_every_command(talk, capsys):
 
 def test_empty_lines_are_not_sent(talk):
     assert talk("\r   \r") == []
+
+
+def test_what_is_no_utf_8_is_not_sent(talk):
+    assert talk("온돌".encode("euc-kr") + f"\r{CTRL_C}온돌\r".encode()) == [[user("온돌")]]
 
 
 def test_ctrl_c_empties_the_line_being_typed(talk):
