@@ -37,13 +37,14 @@ WEB_CHECKSUM := $(shell cat $(WEB_DIR)/package-lock.json $(WEB_DIR)/vendor.mjs 2
 WEB_STAMP := $(WEB_DIR)/vendor/.ondol-$(WEB_CHECKSUM)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-slow lint types contracts check node-setup web-setup browser-setup clean
+.PHONY: help serve test test-slow lint types contracts check node-setup web-setup browser-setup screenshots clean
 
 help:
 	@echo 'make serve       set up and serve MODEL on HOST:PORT (starter on 127.0.0.1:8000)'
 	@echo 'make test        set up and run the tests'
 	@echo 'make test-slow   run the proofs that need minutes'
 	@echo 'make check       lint, types and contracts'
+	@echo 'make screenshots take the pictures of docs/web.md'
 	@echo 'make clean       remove .venv, node_modules and caches'
 
 serve: $(SERVE_STAMP) web-setup
@@ -112,6 +113,10 @@ web-setup:
 			echo "The web chat's packages could not be installed: it shows plain text. Try 'make web-setup' again." >&2; \
 		fi; \
 	fi
+
+# The pictures of docs/web.md, on a scripted daemon.
+screenshots: $(TEST_STAMP) web-setup browser-setup
+	cd tests && $(abspath $(VENV))/bin/python -m support.web_screenshots $(abspath docs/images/web)
 
 # The browser of the web chat's tests, with Hangul in its pictures.
 browser-setup:

@@ -77,7 +77,7 @@ export default Object.freeze({
   "composer.hintTouch": "Enter starts a new line",
 
   "waiting.answer": "Reading the question…",
-  "waiting.queue": "{place} requests are ahead. Waiting…",
+  "waiting.queue": "Waiting. Requests ahead: {numAhead}",
   "waiting.next": "Next in line…",
   "waiting.model": "The model is being loaded. The first time takes a while…",
   "waiting.daemon": "The connection to the server is lost. What has come is saved; the answer goes on once the server is back.",
@@ -159,7 +159,6 @@ export default Object.freeze({
 
   "model.choose": "Choose a model",
   "model.chosen": "Choose a model, now {name}.",
-  "model.none": "No model",
   "model.list": "Models",
   "model.empty": "This server has no models.",
   "model.busy": "preparing",

@@ -77,7 +77,7 @@ export default Object.freeze({
   "composer.hintTouch": "Enter로 줄을 바꿔요",
 
   "waiting.answer": "질문을 읽고 있어요…",
-  "waiting.queue": "앞에 {place}개가 있어요. 차례를 기다리고 있어요…",
+  "waiting.queue": "앞에 요청이 {numAhead}개 있어요. 차례를 기다리고 있어요…",
   "waiting.next": "다음 차례예요…",
   "waiting.model": "모델을 올리고 있어요. 처음에는 조금 걸려요…",
   "waiting.daemon": "서버와 연결이 끊겼어요. 받은 데까지는 저장했고, 다시 연결되면 이어서 받을게요.",
@@ -159,7 +159,6 @@ export default Object.freeze({
 
   "model.choose": "모델 고르기",
   "model.chosen": "모델 고르기, 지금은 {name}.",
-  "model.none": "모델 없음",
   "model.list": "모델 목록",
   "model.empty": "이 서버에 모델이 없어요.",
   "model.busy": "준비 중",

@@ -56,7 +56,8 @@ function place(panel, anchor) {
 function showButton({ state, t }, button) {
   const { models, modelId, locale } = state.get();
   const model = models.find((candidate) => candidate.id === modelId);
-  const name = model?.id ?? t(models.length > 0 ? "model.choose" : "model.none");
+  // The list may not be here yet, or not be told.
+  const name = modelId ?? t("model.choose");
   const status = model ? statusText(model, t, locale) : "";
   const isBusy = ["loading", "downloading"].includes(model?.status.value);
   button.classList.toggle("is-failed", Boolean(model?.status.failed));
@@ -67,7 +68,8 @@ function showButton({ state, t }, button) {
     isBusy && h("span", { class: "model-button-status" }, percentText(progressShare(model), locale) || t("model.busy")),
     icon("chevron"),
   );
-  setProp(button, "aria-label", [t("model.chosen", { name }), status].filter(Boolean).join(" "));
+  const label = modelId ? t("model.chosen", { name }) : name;
+  setProp(button, "aria-label", [label, status].filter(Boolean).join(" "));
 }
 
 function createModelList(app, orders, close) {

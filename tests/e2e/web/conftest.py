@@ -4,20 +4,15 @@
 breaks its Content-Security-Policy or asks another address than its daemon's fails its test.
 """
 
-import shutil
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import pytest
+from support.browsers import browser_path
 from support.stub_daemon import StubDaemon
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 # The browser's own word for any answer from status 400: what the page makes of it is what tests look at.
 EXPECTED_ERRORS = ("Failed to load resource",)
-
-
-def browser_path():
-    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
 @dataclass
