@@ -85,6 +85,7 @@ class StubDaemon:
         orders: path and body of POST /models/load and /models/unload, in order.
         answers: the next chats' answers; without one, `Answer()`.
         num_aborted: chats whose client left before the end.
+        num_ended: chats whose answer was sent to its end.
         api_key: what clients must send, or None.
         phase: what /ready says.
         models: entries of GET /models.
@@ -95,6 +96,7 @@ class StubDaemon:
         self.orders: list[tuple[str, dict[str, Any]]] = []
         self.answers: list[Answer] = []
         self.num_aborted = 0
+        self.num_ended = 0
         self.api_key: str | None = None
         self.phase = "ready"
         self.models = [model_entry("stub")]
@@ -248,6 +250,7 @@ class StubDaemon:
             is_over = True
         finally:
             self.num_aborted += not is_over
+            self.num_ended += is_over
 
 
 async def _blocks(body: dict[str, Any], answer: Answer) -> AsyncIterator[bytes]:

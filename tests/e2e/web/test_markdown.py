@@ -41,7 +41,7 @@ def page(stub, open_shared_page):
 def show(page):
     page.evaluate("begin()")
     page.evaluate("show('**준비**')")
-    page.wait_for_function("shown.querySelector('strong')")
+    page.wait_for_function("() => shown.querySelector('strong')")
     page.evaluate("begin()")
 
     def run(text, is_final=False):
@@ -117,9 +117,9 @@ def test_links_leave_no_trace_and_lead_nowhere_else(page, show):
 
 def test_without_its_packages_the_page_chats_in_plain_text_and_says_so(stub, open_page):
     page = open_page(stub.url, route=("**/vendor/**", lambda route: route.fulfill(status=404)))
-    expect(page.get_by_role("status").filter(has_text="make web-setup")).to_be_visible()
     stub.answers = [Answer(("**굵게**", " <b>\n", "둘째 줄"))]
     chat = ChatPage(page)
     chat.ask("안녕")
     shown = chat.wait_for_answer("둘째 줄").locator(".message-content")
+    expect(page.get_by_role("status").filter(has_text="make web-setup")).to_be_visible()
     assert shown.inner_text() == "**굵게** <b>\n둘째 줄"
