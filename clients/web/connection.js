@@ -9,99 +9,109 @@
 const POLL_MS = 1000;
 const MAX_POLL_MS = 5000;
 
-/**
- * @param {object} options
- * @param {import("./state.js").State<any>} options.state
- * @param {import("./api.js").Api} options.api
- * @param {Document} [options.page]
- * @returns {{ start(): void, check(): void, refresh(): Promise<void> }} `check` looks at once whether the
- *   daemon is there; `refresh` reads the list of models anew
- */
-export function createConnection({ state, api, page = document }) {
-  let stream = new AbortController();
-  let wake = () => undefined;
-  let refreshing = null;
+export class Connection {
+  #state;
+  #api;
+  #page;
+  #stream = new AbortController();
+  #wake = () => undefined;
+  #refreshing = null;
 
-  async function readModels() {
-    const models = await api.models();
-    state.set({ models, modelId: chosenModel(models, state.get().modelId) });
+  /** @param {{ state: import("./state.js").State<any>, api: import("./api.js").Api, page: Document }} options */
+  constructor({ state, api, page }) {
+    this.#state = state;
+    this.#api = api;
+    this.#page = page;
   }
 
-  /** Calls while one is under way share the one that follows it. */
-  function refresh() {
-    if (!refreshing) {
-      refreshing = Promise.resolve().then(() => {
-        refreshing = null;
-        return readModels();
+  /** Watches from now on, as long as the page lives. */
+  start() {
+    const check = () => this.check();
+    this.#page.addEventListener("visibilitychange", check);
+    this.#page.defaultView.addEventListener("online", check);
+    this.#state.subscribe(["needsKey"], ({ needsKey }) => needsKey || check());
+    void this.#watch();
+  }
+
+  /** Looks at once whether the daemon is there. */
+  check() {
+    this.#stream.abort();
+    this.#wake();
+  }
+
+  /** Reads the list of models anew; calls of one moment share one. @returns {Promise<void>} */
+  refresh() {
+    if (!this.#refreshing) {
+      this.#refreshing = Promise.resolve().then(() => {
+        this.#refreshing = null;
+        return this.#readModels();
       });
-      refreshing.catch(() => check());
+      // Not at once: a daemon that listens and cannot tell its models would be asked without end.
+      this.#refreshing.catch(() => setTimeout(() => this.check(), MAX_POLL_MS));
     }
-    return refreshing;
+    return this.#refreshing;
   }
 
-  function check() {
-    stream.abort();
-    wake();
+  async #watch() {
+    let pauseMs = POLL_MS;
+    for (;;) {
+      if (this.#isResting()) {
+        await this.#pause(MAX_POLL_MS);
+        continue;
+      }
+      try {
+        pauseMs = await this.#look(pauseMs);
+        if (this.#state.get().connection === "ready") continue;
+      } catch (error) {
+        if (error.name === "AbortError") continue;
+        if (error.name !== "ApiError") throw error;
+        if (isOutOfReach(error)) this.#state.set({ connection: "gone" });
+        pauseMs = longer(pauseMs);
+      }
+      await this.#pause(pauseMs);
+    }
   }
 
-  function pause(ms) {
+  /** Nobody looks, and no answer waits for the daemon; or it says nothing without a key. */
+  #isResting() {
+    const { connection, needsKey } = this.#state.get();
+    return needsKey || (this.#page.hidden && connection === "ready");
+  }
+
+  /** One look at the daemon. @returns {Promise<number>} how long to wait until the next, in ms */
+  async #look(lastPauseMs) {
+    const phase = await this.#api.ready();
+    this.#state.set({ connection: phase === "ready" ? "ready" : phase === "loading" ? "starting" : "gone" });
+    if (phase === "ready" && !this.#page.hidden) await this.#watchModels();
+    else if (phase === "loading") await this.#readModels();
+    return phase === "draining" ? longer(lastPauseMs) : POLL_MS;
+  }
+
+  async #watchModels() {
+    this.#stream = new AbortController();
+    const onEvent = (event) => {
+      const models = withEvent(this.#state.get().models, event);
+      if (models) this.#state.set({ models });
+      else void this.refresh();
+    };
+    // Only what happens from now on is told: the list comes after.
+    await this.#api.modelEvents(onEvent, { signal: this.#stream.signal, onOpen: () => void this.refresh() });
+  }
+
+  async #readModels() {
+    const models = await this.#api.models();
+    this.#state.set({ models, modelId: chosenModel(models, this.#state.get().modelId) });
+  }
+
+  #pause(ms) {
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, ms);
-      wake = () => {
+      this.#wake = () => {
         clearTimeout(timer);
         resolve();
       };
     });
   }
-
-  async function watchModels() {
-    stream = new AbortController();
-    const onEvent = (event) => {
-      const models = withEvent(state.get().models, event);
-      if (models) state.set({ models });
-      else void refresh();
-    };
-    await api.modelEvents(onEvent, { signal: stream.signal, onOpen: () => void refresh() });
-  }
-
-  /** One look at the daemon. @returns how long to wait until the next, in ms */
-  async function look(lastPauseMs) {
-    const phase = await api.ready();
-    state.set({ connection: phase === "ready" ? "ready" : phase === "loading" ? "starting" : "gone" });
-    if (phase === "ready") await watchModels();
-    else if (phase === "loading") await readModels();
-    return phase === "draining" ? longer(lastPauseMs) : POLL_MS;
-  }
-
-  async function watch() {
-    let pauseMs = POLL_MS;
-    for (;;) {
-      if (page.hidden || state.get().needsKey) {
-        await pause(MAX_POLL_MS);
-        continue;
-      }
-      try {
-        pauseMs = await look(pauseMs);
-        if (state.get().connection === "ready") continue;
-      } catch (error) {
-        if (error.name === "AbortError") continue;
-        if (isOutOfReach(error)) state.set({ connection: "gone" });
-        pauseMs = longer(pauseMs);
-      }
-      await pause(pauseMs);
-    }
-  }
-
-  return {
-    start() {
-      page.addEventListener("visibilitychange", check);
-      page.defaultView.addEventListener("online", check);
-      state.subscribe(["needsKey"], ({ needsKey }) => needsKey || check());
-      void watch();
-    },
-    check,
-    refresh,
-  };
 }
 
 /** @param {number} pauseMs */

@@ -7,7 +7,7 @@
 import { followAddress } from "./address.js";
 import { createApi } from "./api.js";
 import { createChat } from "./chat.js";
-import { createConnection } from "./connection.js";
+import { Connection } from "./connection.js";
 import { newId } from "./conversation.js";
 import { createConversations } from "./conversations.js";
 import { createDrafts } from "./drafts.js";
@@ -31,7 +31,7 @@ async function start() {
   const api = createApi({ baseUrl: document.baseURI, onUnauthorized: () => state.set({ needsKey: true }) });
   api.setKey((await store.getSetting("apiKey")) ?? "");
   const t = createTranslate(() => state.get().locale);
-  const connection = createConnection({ state, api });
+  const connection = new Connection({ state, api, page: document });
   const conversations = createConversations({ state, store });
   const chat = { ...conversations, ...createChat({ state, api, conversations, connection }) };
   const drafts = createDrafts(() => localStorage);

@@ -18,116 +18,165 @@ const KEEP_EVERY_MS = 500;
  * @property {number} numTokens
  * @property {number | null} ttftS
  * @property {number | null} tokensPerS
- * @property {number | null} queuePosition
+ * @property {number | null} queuePosition 1 is the next
  * @property {"daemon" | "loading" | "room" | "turn" | null} waitingFor what keeps it from being asked again
  */
 
-/**
- * @param {object} options
- * @param {string} options.conversationId
- * @param {import("./conversation.js").Message} options.message what there is of the answer
- * @param {() => void} options.onChange
- * @param {(conversationId: string, answer: object) => Promise<void>} options.keep
- * @param {() => number} [options.clockMs]
- */
-export function createRun({ conversationId, message, onChange, keep, clockMs = () => performance.now() }) {
-  const abortion = new AbortController();
-  const startedMs = clockMs();
-  const startedAt = Date.now();
-  const told = { text: message.content, reasoning: message.reasoning ?? "" };
-  const wait = { queuePosition: null, waitingFor: null };
-  const tempo = { numTokens: 0, firstMs: null, lastMs: null };
-  let tellTimer = null;
-  let keepTimer = null;
+export class Run {
+  #options;
+  #abortion = new AbortController();
+  #startedAt = Date.now();
+  #startedMs;
+  #text;
+  #reasoning;
+  #queuePosition = null;
+  #waitingFor = null;
+  #numTokens = 0;
+  #firstMs = null;
+  #lastMs = null;
+  #tellTimer = null;
+  #keepTimer = null;
 
-  const words = () => ({ content: told.text, ...(told.reasoning ? { reasoning: told.reasoning } : {}) });
-  const ttftS = () => (tempo.firstMs === null ? null : (tempo.firstMs - startedMs) / 1000);
-
-  function tokensPerS() {
-    const spanS = (tempo.lastMs - tempo.firstMs) / 1000;
-    return tempo.numTokens > 1 && spanS > 0 ? (tempo.numTokens - 1) / spanS : null;
+  /**
+   * @param {object} options
+   * @param {string} options.conversationId
+   * @param {import("./conversation.js").Message} options.message what there is of the answer
+   * @param {() => void} options.onChange
+   * @param {(conversationId: string, answer: object) => Promise<void>} options.keep
+   * @param {() => number} [options.clockMs]
+   */
+  constructor(options) {
+    this.#options = { clockMs: () => performance.now(), ...options };
+    this.#text = options.message.content;
+    this.#reasoning = options.message.reasoning ?? "";
+    this.begin();
   }
 
-  function tell() {
-    tellTimer ??= setTimeout(() => {
-      tellTimer = null;
-      onChange();
-    }, TELL_EVERY_MS);
+  get conversationId() {
+    return this.#options.conversationId;
   }
 
-  function keepSoon() {
-    keepTimer ??= setTimeout(() => {
-      keepTimer = null;
-      void keep(conversationId, { id: message.id, ...words() });
-    }, KEEP_EVERY_MS);
+  get messageId() {
+    return this.#options.message.id;
+  }
+
+  /** Aborted when the reader has given up. */
+  get signal() {
+    return this.#abortion.signal;
+  }
+
+  /** Characters so far. */
+  get length() {
+    return this.#text.length + this.#reasoning.length;
+  }
+
+  /** What the message holds of it. */
+  get words() {
+    return { content: this.#text, ...(this.#reasoning ? { reasoning: this.#reasoning } : {}) };
+  }
+
+  /** @returns {Streaming} */
+  get status() {
+    return {
+      conversationId: this.conversationId,
+      messageId: this.messageId,
+      text: this.#text,
+      reasoning: this.#reasoning,
+      startedAt: this.#startedAt,
+      numTokens: this.#numTokens,
+      ttftS: this.#ttftS(),
+      tokensPerS: this.#tokensPerS(),
+      queuePosition: this.#queuePosition,
+      waitingFor: this.#waitingFor,
+    };
+  }
+
+  abort() {
+    this.#abortion.abort();
+  }
+
+  /** An attempt begins: the time to the first token is not that of waiting for a daemon. */
+  begin() {
+    if (this.#firstMs === null) this.#startedMs = this.#options.clockMs();
+    this.#waitingFor = null;
   }
 
   /** @param {import("./answer.js").Progress} progress */
-  function add({ text = "", reasoning = "", queuePosition = null }) {
-    wait.queuePosition = queuePosition;
-    wait.waitingFor = null;
+  add({ text = "", reasoning = "", queuePosition = null }) {
+    this.#queuePosition = queuePosition;
     if (text || reasoning) {
-      told.text += text;
-      told.reasoning += reasoning;
-      tempo.lastMs = clockMs();
-      tempo.firstMs ??= tempo.lastMs;
-      tempo.numTokens += 1;
-      keepSoon();
+      this.#text += text;
+      this.#reasoning += reasoning;
+      this.#lastMs = this.#options.clockMs();
+      this.#firstMs ??= this.#lastMs;
+      this.#numTokens += 1;
+      this.#keepSoon();
     }
-    tell();
+    this.#tellSoon();
   }
 
-  /** Waits `delayS`, or until `subscribe` says that it is time, or the reader gives up. */
-  function pause({ for: reason, delayS }, subscribe) {
-    wait.waitingFor = reason;
-    tell();
+  /**
+   * Waits until `subscribe` says that it is time, without it `delayS`, at most until the reader gives up.
+   *
+   * @param {{ for: Streaming["waitingFor"], delayS: number }} wait
+   * @param {((onReady: () => void) => () => void) | null} subscribe
+   * @returns {Promise<void>}
+   */
+  pause({ for: reason, delayS }, subscribe) {
+    this.#waitingFor = reason;
+    this.#queuePosition = null;
+    this.#tellSoon();
     return new Promise((resolve) => {
       const over = () => {
         clearTimeout(timer);
         unsubscribe?.();
-        abortion.signal.removeEventListener("abort", over);
+        this.signal.removeEventListener("abort", over);
         resolve();
       };
       const timer = subscribe ? undefined : setTimeout(over, delayS * 1000);
       const unsubscribe = subscribe?.(over);
-      abortion.signal.addEventListener("abort", over);
+      this.signal.addEventListener("abort", over);
     });
   }
 
-  /** @param {{ finishReason: string, usage?: any, timings?: any }} end */
-  function outcome({ finishReason, usage, timings }) {
-    clearTimeout(tellTimer);
-    clearTimeout(keepTimer);
-    const before = message.stats?.numTokens ?? 0;
+  /**
+   * What the message holds in the end.
+   *
+   * @param {{ finishReason: string, usage?: any, timings?: any }} end
+   */
+  outcome({ finishReason, usage, timings }) {
+    clearTimeout(this.#tellTimer);
+    clearTimeout(this.#keepTimer);
+    const before = this.#options.message.stats ?? {};
     const stats = {
-      numTokens: before + (usage?.completion_tokens ?? tempo.numTokens),
-      numPromptTokens: usage?.prompt_tokens ?? message.stats?.numPromptTokens,
-      ttftS: message.stats?.ttftS ?? ttftS() ?? undefined,
-      tokensPerS: timings?.tokens_per_second ?? tokensPerS() ?? message.stats?.tokensPerS,
+      numTokens: (before.numTokens ?? 0) + (usage?.completion_tokens ?? this.#numTokens),
+      numPromptTokens: usage?.prompt_tokens ?? before.numPromptTokens,
+      ttftS: before.ttftS ?? this.#ttftS() ?? undefined,
+      tokensPerS: timings?.tokens_per_second ?? this.#tokensPerS() ?? before.tokensPerS,
     };
-    return { ...words(), finishReason, stats };
+    return { ...this.words, finishReason, stats };
   }
 
-  return {
-    conversationId,
-    messageId: message.id,
-    signal: abortion.signal,
-    abort: () => abortion.abort(),
-    words,
-    length: () => told.text.length + told.reasoning.length,
-    add,
-    pause,
-    outcome,
-    /** @returns {Streaming} */
-    status: () => ({
-      conversationId,
-      messageId: message.id,
-      ...told,
-      startedAt,
-      numTokens: tempo.numTokens,
-      ttftS: ttftS(),
-      tokensPerS: tokensPerS(),
-      ...wait,
-    }),
-  };
+  #ttftS() {
+    return this.#firstMs === null ? null : (this.#firstMs - this.#startedMs) / 1000;
+  }
+
+  #tokensPerS() {
+    const spanS = (this.#lastMs - this.#firstMs) / 1000;
+    return this.#numTokens > 1 && spanS > 0 ? (this.#numTokens - 1) / spanS : null;
+  }
+
+  #tellSoon() {
+    this.#tellTimer ??= setTimeout(() => {
+      this.#tellTimer = null;
+      this.#options.onChange();
+    }, TELL_EVERY_MS);
+  }
+
+  #keepSoon() {
+    this.#keepTimer ??= setTimeout(() => {
+      this.#keepTimer = null;
+      void this.#options.keep(this.conversationId, { id: this.messageId, ...this.words });
+    }, KEEP_EVERY_MS);
+  }
 }

@@ -6,7 +6,7 @@ import { answerRequest, readAnswer, waitAfter } from "../../clients/web/answer.j
 import { append, createConversation, updateMessage } from "../../clients/web/conversation.js";
 import { endingOf } from "../../clients/web/endings.js";
 import { isForInputMethod, isSendKey } from "../../clients/web/ime.js";
-import { createRun } from "../../clients/web/run.js";
+import { Run } from "../../clients/web/run.js";
 import ko from "../../clients/web/strings/ko.js";
 import { splitThought } from "../../clients/web/thoughts.js";
 
@@ -105,7 +105,7 @@ test("a run counts tokens from the first one on, and adds what it continues", as
   let nowMs = 1000;
   const kept = [];
   const message = { id: "a", content: "앞", stats: { numTokens: 5, ttftS: 0.2 } };
-  const run = createRun({
+  const run = new Run({
     conversationId: "c",
     message,
     onChange: () => undefined,
@@ -117,7 +117,7 @@ test("a run counts tokens from the first one on, and adds what it continues", as
     run.add({ text });
     nowMs += 100;
   }
-  const { text, numTokens, ttftS, tokensPerS } = run.status();
+  const { text, numTokens, ttftS, tokensPerS } = run.status;
   assert.deepEqual([text, numTokens, ttftS, tokensPerS], ["앞뒤에요", 3, 0.5, 10]);
   const outcome = run.outcome({ finishReason: "stopped" });
   assert.deepEqual(outcome.content, "앞뒤에요");
@@ -126,7 +126,7 @@ test("a run counts tokens from the first one on, and adds what it continues", as
 });
 
 test("a run that waits goes on in time, when it is told, or when it is given up", async () => {
-  const begin = () => createRun({ conversationId: "c", message: { id: "a", content: "" }, onChange: () => undefined, keep: async () => undefined });
+  const begin = () => new Run({ conversationId: "c", message: { id: "a", content: "" }, onChange: () => undefined, keep: async () => undefined });
   await begin().pause({ for: "turn", delayS: 0 }, null);
   let numEnded = 0;
   await begin().pause({ for: "daemon", delayS: 0 }, (onReady) => {
@@ -135,7 +135,7 @@ test("a run that waits goes on in time, when it is told, or when it is given up"
   });
   assert.equal(numEnded, 1);
   const givenUp = begin();
-  setImmediate(givenUp.abort);
+  setImmediate(() => givenUp.abort());
   await givenUp.pause({ for: "turn", delayS: 3600 }, null);
   assert.equal(givenUp.signal.aborted, true);
 });

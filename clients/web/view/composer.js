@@ -18,8 +18,33 @@ const NEW = "new";
  * @returns {HTMLElement}
  */
 export function createComposer(app) {
-  const { state, chat, t } = app;
-  const field = h("textarea", {
+  const { state, chat } = app;
+  const field = createInput(app);
+  const box = createBox({ app, field });
+  const button = createSendButton(app, field);
+  const form = h(
+    "form",
+    { class: "composer", novalidate: true },
+    h("div", { class: "composer-box" }, field, button),
+    h("div", { class: "composer-foot" }, createGauges(app), createHint(app)),
+  );
+  field.addEventListener("input", () => {
+    grow(field);
+    box.keep();
+  });
+  field.addEventListener("keydown", (event) => onKey(event, { app, field, box }));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (state.get().streaming) chat.stop();
+    else void box.send();
+  });
+  state.subscribe(["conversation"], box.show);
+  box.show();
+  return form;
+}
+
+function createInput({ t }) {
+  return h("textarea", {
     id: "composer-input",
     class: "composer-input",
     rows: 1,
@@ -29,53 +54,36 @@ export function createComposer(app) {
     autocomplete: "off",
     enterkeyhint: isCoarse() ? "enter" : "send",
   });
+}
+
+/** Sends; while an answer is written it stops that. */
+function createSendButton({ state, t }, field) {
   const button = h("button", { class: "composer-send", type: "submit" });
-  const hint = h("p", { id: "composer-hint", class: "composer-hint" });
-  const form = h(
-    "form",
-    { class: "composer", novalidate: true },
-    h("div", { class: "composer-box" }, field, button),
-    h("div", { class: "composer-foot" }, createGauges(app), hint),
-  );
-  const box = createBox({ app, field });
-
-  field.addEventListener("input", () => {
-    grow(field);
-    box.keep();
-    showButton();
-  });
-  field.addEventListener("keydown", (event) => onKey(event, { app, field, box }));
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    if (state.get().streaming) chat.stop();
-    else void box.send();
-  });
-
-  function showButton() {
+  function show() {
     const isStreaming = state.get().streaming !== null;
     const label = t(isStreaming ? "composer.stop" : "composer.send");
+    // Not `disabled`: that would throw the focus away while the answer begins.
+    setProp(button, "aria-disabled", !isStreaming && field.value.trim() === "");
+    if (button.title === label) return;
     setProp(button, "aria-label", label);
     setProp(button, "title", label);
     button.classList.toggle("is-stop", isStreaming);
-    // Not `disabled`: that would throw the focus away while the answer begins.
-    setProp(button, "aria-disabled", !isStreaming && field.value.trim() === "");
-    if (button.dataset.icon !== String(isStreaming)) {
-      button.dataset.icon = String(isStreaming);
-      button.replaceChildren(icon(isStreaming ? "stop" : "send"));
-    }
+    button.replaceChildren(icon(isStreaming ? "stop" : "send"));
   }
+  field.addEventListener("input", show);
+  state.subscribe(["streaming"], show);
+  show();
+  return button;
+}
 
-  function showHint() {
-    hint.textContent = t(isCoarse() ? "composer.hintTouch" : `composer.hint.${sendKeyOf(state)}`);
+function createHint({ state, t }) {
+  const hint = h("p", { id: "composer-hint", class: "composer-hint" });
+  function show() {
+    hint.textContent = t(isCoarse() ? "composer.hintTouch" : `composer.hint.${state.get().sendKey}`);
   }
-
-  state.subscribe(["streaming"], showButton);
-  state.subscribe(["sendKey"], showHint);
-  state.subscribe(["conversation"], box.show);
-  box.show();
-  showButton();
-  showHint();
-  return form;
+  state.subscribe(["sendKey"], show);
+  show();
+  return hint;
 }
 
 /** The field's text and where it is kept. */
@@ -120,7 +128,7 @@ function createBox({ app, field }) {
 function onKey(event, { app, field, box }) {
   if (isForInputMethod(event)) return;
   const { state, chat } = app;
-  if (isSendKey(event, { sendKey: sendKeyOf(state), isCoarse: isCoarse() })) {
+  if (isSendKey(event, { sendKey: state.get().sendKey, isCoarse: isCoarse() })) {
     event.preventDefault();
     if (!event.repeat) void box.send();
   } else if (event.key === "Escape" && state.get().streaming) {
@@ -139,8 +147,6 @@ function lastQuestion(conversation) {
   }
   return null;
 }
-
-const sendKeyOf = (state) => state.get().sendKey;
 
 function isCoarse() {
   return matchMedia("(pointer: coarse)").matches;

@@ -111,7 +111,8 @@ function createAnswer(app) {
 function waitingWords({ state, t }, live, answer, thought) {
   if (live.waitingFor) return t(`waiting.${live.waitingFor}`);
   if (answer || thought) return null;
-  if (live.queuePosition) return t("waiting.queue", { place: live.queuePosition });
+  if (live.queuePosition === 1) return t("waiting.next");
+  if (live.queuePosition) return t("waiting.queue", { numAhead: live.queuePosition - 1 });
   const model = state.get().models.find(({ id }) => id === state.get().modelId);
   if (model && ["loading", "downloading"].includes(model.status.value)) return t("waiting.model");
   return t("waiting.answer");

@@ -50,7 +50,7 @@ def test_the_place_in_the_queue_is_told_while_waiting(stub, chat):
     answer = Answer(queued=(3,), hold_at=0)
     stub.answers = [answer]
     chat.ask("줄 서기")
-    expect(chat.answers.last).to_contain_text("앞에 3개가 있어요")
+    expect(chat.answers.last).to_contain_text("앞에 요청이 2개 있어요")
     answer.resume.set()
     chat.wait_for_answer("안녕하세요.")
 

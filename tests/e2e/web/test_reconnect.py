@@ -31,9 +31,12 @@ def test_an_answer_goes_on_by_itself_once_the_daemon_is_back(stub, chat):
     stub.answers = [Answer(("절반", "까지", "만"), hold_at=2, cut_at=2), Answer((" 그리고 끝",))]
     chat.ask("길게 말해 줘")
     expect(chat.answers.last).to_contain_text("절반까지")
+    # Streams break a moment before nobody listens any more.
+    stub.phase = "draining"
     stub.stop()
     expect(chat.answers.last).to_contain_text("다시 연결되면 이어서 받을게요")
     expect(chat.answers.last).to_contain_text("절반까지")
+    stub.phase = "ready"
     stub.start()
     chat.wait_for_answer("절반까지 그리고 끝")
     assert stub.bodies[1]["continue_final_message"] is True
