@@ -8,33 +8,31 @@ requests in between.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from ondol.engine.messages import TokenLogprob
 from ondol.engine.request import Request
 
 
-@dataclass(frozen=True, slots=True)
-class ScheduledRequest:
+class ScheduledRequest(msgspec.Struct, frozen=True):
     """Tokens [start, start + num_tokens) of a request; `start` tokens are in the cache by then.
 
     Attributes:
         completes: whether the last computed token is the last that there is. Then that one may be pending:
             sampled by the step before, and known to the device alone.
+        samples: whether a new token is sampled: it completes, and the request wants one.
     """
 
     request: Request
     start: int
     num_tokens: int
     completes: bool
+    samples: bool
 
     @property
     def stop(self) -> int:
         """End of the computed range; also the context length of its last token."""
         return self.start + self.num_tokens
-
-    @property
-    def samples(self) -> bool:
-        """Whether a new token is sampled: all there are get computed, and the request wants one."""
-        return self.completes and self.request.params.max_tokens > 0
 
     def prompt_logprob_positions(self) -> range:
         """Computed positions whose logits tell how likely the prompt's next token was, and are wanted."""
@@ -57,7 +55,7 @@ class Batch:
 
     def sampling(self) -> tuple[ScheduledRequest, ...]:
         """The entries that get a new token, in batch order."""
-        return tuple(item for item in self.scheduled if item.samples)
+        return tuple([item for item in self.scheduled if item.samples])
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,13 +89,14 @@ class BlockManager:
             self.prefix_stats.hit_tokens += request.num_cached_tokens
         self._grow(request, request.num_tokens)
 
-    def num_missing_blocks(self, request: Request) -> int:
-        """Blocks that a running request lacks for all its tokens, pending ones too."""
-        return self.num_blocks_for(request.num_expected_tokens) - len(request.block_ids)
+    def is_full(self, request: Request) -> bool:
+        """Whether a running request lacks room for its newest token, which may be a pending one."""
+        return request.num_expected_tokens > len(request.block_ids) * self.block_size
 
     def can_append(self, request: Request) -> bool:
         """Whether a running request has, or can get, room for all its tokens, pending ones too."""
-        return self.num_missing_blocks(request) <= len(self._free)
+        num_missing = self.num_blocks_for(request.num_expected_tokens) - len(request.block_ids)
+        return num_missing <= len(self._free)
 
     def append(self, request: Request) -> None:
         """Make room for all tokens of a running request, pending ones too."""

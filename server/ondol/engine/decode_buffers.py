@@ -106,6 +106,7 @@ class DecodeBuffers:
         self.row_numbers = torch.arange(num_rows, dtype=torch.int64, device=device)
         self.logits = torch.zeros((num_rows, size.vocab_size), dtype=torch.float32, device=device)
         self._rows: list[Row] = []
+        self._held: set[Request] = set()
 
     @property
     def size_bytes(self) -> int:
@@ -115,6 +116,7 @@ class DecodeBuffers:
     def reset(self) -> None:
         """Make all rows padding, for the mirror cannot be trusted after a step that failed half-way."""
         self._rows = []
+        self._held = set()
         self._words.zero_()
         self.block_tables.fill_(self.size.scratch_block)
 
@@ -137,7 +139,9 @@ class DecodeBuffers:
         targets: list[int] = []
         sources: list[int] = []
         for number, (row, item) in enumerate(zip(self._rows, placed, strict=True)):
-            self._update_table(number, row, words)
+            block_ids = item.request.block_ids
+            if row.block_ids is not block_ids or row.num_blocks != len(block_ids):
+                self._update_table(number, row, words)
             if row.position != item.start:
                 words.put(self._first_position + 2 * number, (item.start,))
                 known = item.request.token_ids
@@ -153,10 +157,10 @@ class DecodeBuffers:
 
     def _arrange(self, items: Mapping[Request, ScheduledRequest], words: Words) -> None:
         """Keep rows where they are; fill the gaps from behind, then with newcomers; pad what is left over."""
-        num_before = len(self._rows)
-        held = {row.request for row in self._rows}
-        if num_before == len(items) and all(request in held for request in items):
+        held, num_before = self._held, len(self._rows)
+        if items.keys() == held:
             return
+        self._held = set(items)
         kept: list[Row | None] = [row if row.request in items else None for row in self._rows]
         moved = [row.request for row in kept[len(items) :] if row is not None]
         missing = iter([*moved, *(request for request in items if request not in held)])
@@ -182,7 +186,7 @@ class DecodeBuffers:
             words.put(first_place, entries)
             words.put(self._first_advance + 2 * number, (1,))
             row.block_ids, row.position = block_ids, None
-        elif row.num_blocks < len(block_ids):
+        else:
             words.put(first_place + row.num_blocks, block_ids[row.num_blocks :])
         row.num_blocks = len(block_ids)
 

@@ -60,10 +60,10 @@ class DecodeStep:
     @staticmethod
     def can_run(batch: Batch) -> bool:
         """Whether every request of a batch computes one token and samples the next."""
-        return all(
-            item.num_tokens == 1 and item.samples and not item.request.needs_prompt_logprobs
-            for item in batch.scheduled
-        )
+        for item in batch.scheduled:
+            if item.num_tokens != 1 or not item.samples or item.request.needs_prompt_logprobs:
+                return False
+        return True
 
     def place(
         self, items: Sequence[ScheduledRequest], sampled: SampledTokens | None

@@ -106,7 +106,7 @@ class ModelRunner:
             requests,
             [places[item.request] for item in batch.sampling()],
             mark_missing(token_ids, is_finite),
-            _grammar_errors(requests),
+            {} if masks is None else _grammar_errors(requests),
             self._sampled_logprobs(raw_logits, asking, requests, token_ids),
             _prompt_logprobs(batch, done, self._kernels),
         )

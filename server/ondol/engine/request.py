@@ -75,9 +75,8 @@ class Request:
     @property
     def is_ending(self) -> bool:
         """Whether the pending tokens are the last ones: there is nothing to compute after them."""
-        if not self.num_pending_tokens:
-            return False
-        return self.num_output_tokens + self.num_pending_tokens >= self.params.max_tokens
+        num_new_tokens = len(self.token_ids) + self.num_pending_tokens - self.num_prompt_tokens
+        return self.num_pending_tokens > 0 and num_new_tokens >= self.params.max_tokens
 
     @property
     def needs_known_tokens(self) -> bool:
@@ -85,7 +84,7 @@ class Request:
         return (
             self.matcher is not None
             or self.params.reads_output
-            or self.num_output_tokens < self.params.min_tokens
+            or (self.params.min_tokens > 0 and self.num_output_tokens < self.params.min_tokens)
         )
 
     @property
@@ -110,20 +109,13 @@ class Request:
         self.token_ids.append(token_id)
         return None
 
-    def add_prompt_logprobs(self, logprobs: list[TokenLogprob]) -> None:
-        """Add those of the next prompt tokens; an empty list for a request that wants none."""
-        if logprobs:
-            assert self.prompt_logprobs is not None, "nobody asked for them"
-            self.prompt_logprobs.extend(logprobs)
-
     def finish_reason(self) -> FinishReason | None:
         """Whether the newest output token ends the request, and why."""
-        if self.num_output_tokens == 0:
-            return "length" if self.params.max_tokens == 0 else None
+        num_output_tokens, params = self.num_output_tokens, self.params
+        if num_output_tokens == 0:
+            return "length" if params.max_tokens == 0 else None
         if self.matcher is not None and self.matcher.is_complete:
             return "stop"
-        if self.token_ids[-1] in self.end_token_ids and self.num_output_tokens > self.params.min_tokens:
+        if self.token_ids[-1] in self.end_token_ids and num_output_tokens > params.min_tokens:
             return "stop"
-        if self.num_output_tokens >= self.params.max_tokens:
-            return "length"
-        return None
+        return "length" if num_output_tokens >= params.max_tokens else None

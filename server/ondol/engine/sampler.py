@@ -7,7 +7,9 @@ else is in the batch, and the device is not waited for.
 Order, as in transformers: grammar, bias, penalties, bans, then the kernel's.
 """
 
+import operator
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -58,11 +60,12 @@ class Sampler:
             token_ids [B] int64 and is_finite [B] bool; see `kernels.sampling.sample_tokens`.
         """
         was_finite = None if masks is None else self._apply_masks(logits, masks)
-        _apply_bias(logits, requests)
-        _apply_repetition_penalties(logits, requests)
-        _apply_output_penalties(logits, requests)
-        _ban_end_tokens(logits, requests)
         rows = self._row_parameters.of(requests, positions)
+        if self._row_parameters.change_logits:
+            _apply_bias(logits, requests)
+            _apply_repetition_penalties(logits, requests)
+            _apply_output_penalties(logits, requests)
+            _ban_end_tokens(logits, requests)
         token_ids, is_finite = self._kernels.sample_tokens(logits, rows)
         return token_ids, is_finite if was_finite is None else was_finite
 
@@ -80,36 +83,45 @@ class RowParameters:
 
     Args:
         device: where they go.
+
+    Attributes:
+        change_logits: whether a request of the batch asks for a bias, a penalty or a ban.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._params: list[SamplingParams] = []
-        # [8, B] int32: four rows are two int64 each, four are float32 or int32.
-        self._packed = torch.empty((8, 0), dtype=torch.int32, device=device)
+        self._rows: SamplingRows | None = None
+        self.change_logits = False
 
     def of(self, requests: Sequence[Request], positions: Tensor) -> SamplingRows:
         """Rows for `requests` at `positions` [B]."""
         params = [request.params for request in requests]
         # Parameters never change, and as long as they are held here no others can be the same object.
-        is_same = len(params) == len(self._params) and all(map(_is, params, self._params))
-        if not is_same:
-            self._params, self._packed = params, upload(_pack(params), self._device)
-        wide = self._packed[:4].view(-1).view(torch.int64).view(2, -1)
-        floats = self._packed.view(torch.float32)
-        return SamplingRows(
-            seeds=wide[0],
-            choices=wide[1],
-            top_ks=self._packed[4],
-            temperatures=floats[5],
-            top_ps=floats[6],
-            min_ps=floats[7],
-            positions=positions,
-        )
+        is_same = len(params) == len(self._params) and all(map(operator.is_, params, self._params))
+        if self._rows is None or not is_same:
+            self._params, self._rows = params, _unpack(upload(_pack(params), self._device), positions)
+            self.change_logits = any(map(_changes_logits, params))
+        return replace(self._rows, positions=positions)
 
 
-def _is(left: SamplingParams, right: SamplingParams) -> bool:
-    return left is right
+def _changes_logits(params: SamplingParams) -> bool:
+    return bool(params.logit_bias or params.reads_output or params.min_tokens)
+
+
+def _unpack(packed: Tensor, positions: Tensor) -> SamplingRows:
+    """Views of [8, B] int32: four rows are two int64 each, four are float32 or int32."""
+    wide = packed[:4].view(-1).view(torch.int64).view(2, -1)
+    floats = packed.view(torch.float32)
+    return SamplingRows(
+        seeds=wide[0],
+        choices=wide[1],
+        top_ks=packed[4],
+        temperatures=floats[5],
+        top_ps=floats[6],
+        min_ps=floats[7],
+        positions=positions,
+    )
 
 
 def _pack(params: Sequence[SamplingParams]) -> NDArray[np.int32]:

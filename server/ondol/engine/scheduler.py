@@ -107,7 +107,8 @@ class Scheduler:
             if request.num_pending_tokens:
                 if request.needs_known_tokens:
                     return False
-                num_new_blocks += self.block_manager.num_missing_blocks(request)
+                # A step adds one token, and so one block at most.
+                num_new_blocks += self.block_manager.is_full(request)
             elif request.needs_prompt_logprobs:
                 return False
         return num_new_blocks <= self.block_manager.num_free_blocks
@@ -117,11 +118,10 @@ class Scheduler:
 
         What is chosen counts as computed from now on, and what it samples as pending.
         """
-        scheduled = self._schedule_decodes()
+        scheduled, prefilling = self._schedule_decodes()
         budget = StepBudget(self.max_num_batched_tokens - len(scheduled), self.max_prompt_logits)
-        for request in self.running:
-            if request.num_uncomputed_tokens > 1:
-                self._schedule_chunk(request, budget, scheduled)
+        for request in prefilling:
+            self._schedule_chunk(request, budget, scheduled)
         while self._can_admit_next() and budget.share_of(self.waiting[0]) > 0:
             request = self.waiting.popleft()
             self.block_manager.admit(request)
@@ -149,7 +149,8 @@ class Scheduler:
                 continue
             request.num_pending_tokens -= item.samples
             self.block_manager.register_computed(request, item.stop)
-            request.add_prompt_logprobs(result.prompt_logprobs.get(request.request_id, []))
+            if request.prompt_logprobs is not None:
+                request.prompt_logprobs += result.prompt_logprobs.get(request.request_id, ())
             error = result.errors.get(request.request_id)
             if error is None and token_id is not None:
                 error = request.add_output_token(token_id)
@@ -171,25 +172,35 @@ class Scheduler:
                 outputs.append(error_output(request, reason))
         return outputs
 
-    def _schedule_decodes(self) -> list[ScheduledRequest]:
+    def _schedule_decodes(self) -> tuple[list[ScheduledRequest], list[Request]]:
+        """One token of everybody who decodes, and those who do not yet."""
         scheduled: list[ScheduledRequest] = []
+        prefilling: list[Request] = []
+        is_full = self.block_manager.is_full
         index = 0
         while index < len(self.running):
             request = self.running[index]
-            if request.num_uncomputed_tokens == 1 and not request.is_ending and self._make_room(request):
-                self.block_manager.append(request)
-                scheduled.append(_take(request, 1))
-            # If the request had to preempt itself, it was the last one and the loop ends.
+            num_uncomputed_tokens = request.num_uncomputed_tokens
+            if num_uncomputed_tokens > 1:
+                prefilling.append(request)
+            elif (
+                num_uncomputed_tokens == 1
+                and not request.is_ending
+                and (not is_full(request) or self._make_room(request))
+            ):
+                scheduled.append(_take(request, 1, num_uncomputed_tokens))
+            # Only from behind is anybody preempted; who had to preempt itself was the last one.
             index += 1
-        return scheduled
+        return scheduled, prefilling
 
     def _make_room(self, request: Request) -> bool:
-        """Preempt from the end of the running list until the request fits; False if it went itself."""
+        """Give a request its next block and preempt from the end for it; False if it went itself."""
         while not self.block_manager.can_append(request):
             victim = self.running[-1]
             self._preempt(victim)
             if victim is request:
                 return False
+        self.block_manager.append(request)
         return True
 
     def _preempt(self, request: Request) -> None:
@@ -211,7 +222,7 @@ class Scheduler:
         num_tokens = budget.share_of(request)
         if num_tokens > 0:
             budget.take(request, num_tokens)
-            scheduled.append(_take(request, num_tokens))
+            scheduled.append(_take(request, num_tokens, request.num_uncomputed_tokens))
 
     def _output(self, request: Request, token_id: int | None, result: StepResult) -> TokenOutput:
         """What a request's new token is to the outside; None where only the prompt was to be computed."""
@@ -244,14 +255,14 @@ class Scheduler:
         self.block_manager.free(request)
 
 
-def _take(request: Request, num_tokens: int) -> ScheduledRequest:
+def _take(request: Request, num_tokens: int, num_uncomputed_tokens: int) -> ScheduledRequest:
     """The next tokens of a request, which count as computed from now on."""
     start = request.num_computed_tokens
-    completes = num_tokens == request.num_uncomputed_tokens
-    item = ScheduledRequest(request, start, num_tokens, completes)
-    request.num_computed_tokens = item.stop
-    request.num_pending_tokens += item.samples
-    return item
+    completes = num_tokens == num_uncomputed_tokens
+    samples = completes and request.params.max_tokens > 0
+    request.num_computed_tokens += num_tokens
+    request.num_pending_tokens += samples
+    return ScheduledRequest(request, start, num_tokens, completes, samples)
 
 
 def _prefill_s(request: Request) -> float:

@@ -81,7 +81,7 @@ def prefill_batch(num_tokens: Sequence[int], block_size: int, num_blocks: int) -
     for index, length in enumerate(num_tokens):
         request = Request(f"warm-up-{index}", [0] * length, length, GREEDY)
         request.block_ids = [block % num_blocks for block in range(-(-length // block_size))]
-        items.append(ScheduledRequest(request, 0, length, completes=True))
+        items.append(ScheduledRequest(request, 0, length, completes=True, samples=True))
     return Batch(tuple(items))
 
 
@@ -95,5 +95,5 @@ def decode_batch(num_seqs: int, context_len: int, block_size: int) -> Batch:
         params = RANDOM if index % 2 else GREEDY
         request = Request(f"warm-up-{index}", [0] * context_len, context_len, params)
         request.block_ids = [0] * -(-context_len // block_size)
-        items.append(ScheduledRequest(request, context_len - 1, 1, completes=True))
+        items.append(ScheduledRequest(request, context_len - 1, 1, completes=True, samples=True))
     return Batch(tuple(items))

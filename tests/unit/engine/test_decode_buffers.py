@@ -28,7 +28,7 @@ class Device:
             start = request.num_expected_tokens - 1
             while len(request.block_ids) * SIZE.block_size <= start:
                 request.block_ids.append(10 * int(request.request_id) + len(request.block_ids))
-            items.append(ScheduledRequest(request, start, 1, completes=True))
+            items.append(ScheduledRequest(request, start, 1, completes=True, samples=True))
         placed = self.buffers.place(items, self.sampled)
         for row, item in enumerate(placed):
             assert int(self.buffers.positions[row]) == item.start
@@ -67,7 +67,7 @@ def sends(monkeypatch):
 
 def test_a_newcomer_brings_its_last_token(sends):
     device = Device()
-    device.buffers.place([ScheduledRequest(make_request(1), 2, 1, completes=True)], None)
+    device.buffers.place([ScheduledRequest(make_request(1), 2, 1, completes=True, samples=True)], None)
     assert device.buffers.token_ids.tolist() == [3, 0, 0, 0]
     assert sends == [1]
 
@@ -95,7 +95,7 @@ def test_who_stays_keeps_its_row_and_the_last_one_fills_a_gap_with_its_pending_t
     assert device.step(first, second, third) == ["1", "2", "3"]
     assert device.step(second, third) == ["3", "2"]
     device.buffers.place(
-        [ScheduledRequest(one, 4, 1, completes=True) for one in (second, third)], device.sampled
+        [ScheduledRequest(one, 4, 1, completes=True, samples=True) for one in (second, third)], device.sampled
     )
     assert device.buffers.token_ids.tolist()[:2] == [100, 101]
 
@@ -115,7 +115,7 @@ def test_a_step_elsewhere_is_caught_up_with_position_and_pending_token():
     request.token_ids.append(100)
     device.sampled = SampledTokens(torch.tensor([7, 55]), {request: 1})
     request.block_ids.append(12)
-    device.buffers.place([ScheduledRequest(request, 4, 1, completes=True)], device.sampled)
+    device.buffers.place([ScheduledRequest(request, 4, 1, completes=True, samples=True)], device.sampled)
     assert (int(device.buffers.token_ids[0]), int(device.buffers.positions[0])) == (55, 4)
 
 
@@ -126,7 +126,7 @@ def test_a_request_that_was_preempted_is_written_anew():
     request.block_ids = [70, 71, 72]
     request.token_ids += [100]
     request.num_pending_tokens = 0
-    device.buffers.place([ScheduledRequest(request, 3, 1, completes=True)], device.sampled)
+    device.buffers.place([ScheduledRequest(request, 3, 1, completes=True, samples=True)], device.sampled)
     assert device.buffers.block_tables[0, :3].tolist() == [70, 71, 72]
     assert int(device.buffers.token_ids[0]) == 100
 
