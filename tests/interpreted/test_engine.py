@@ -21,7 +21,8 @@ def cache_full_of_nan(monkeypatch):
         cache = kv_cache.allocate(*arguments)
         for layer in cache.layers:
             for tensor in layer.tensors():
-                tensor.fill_(float("nan"))
+                # Codes beside scales are never NaN by themselves.
+                tensor.fill_(float("nan") if tensor.is_floating_point() else 0x7F)
         return cache
 
     monkeypatch.setattr("support.engine.allocate", allocate_poisoned)
@@ -39,6 +40,14 @@ def tokens(folder, kernels, num_tokens, **path):
 def test_a_tiny_model_answers_with_the_same_tokens(tmp_path):
     folder = save_checkpoint(tmp_path, "qwen2-sliding", num_hidden_layers=2)
     assert tokens(folder, TRITON, 4, **GPU_PATH) == tokens(folder, REFERENCE, 4)
+
+
+@pytest.mark.slow
+def test_a_cache_of_8_bits_gives_the_same_tokens(tmp_path):
+    """As long as the one above."""
+    folder = save_checkpoint(tmp_path, "qwen2", num_hidden_layers=2)
+    cache = {"kv_cache_dtype": "fp8"}
+    assert tokens(folder, TRITON, 3, **GPU_PATH, **cache) == tokens(folder, REFERENCE, 3, **cache)
 
 
 @pytest.mark.slow

@@ -52,11 +52,13 @@ def test_every_number_and_what_lies_half_way_between_is_written_as_the_reference
     numbers = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).float()
     numbers = numbers[numbers.isfinite()].sort().values
     halfway = (numbers[1:] + numbers[:-1]) / 2
-    values = torch.cat((numbers, halfway, halfway * 1.001, halfway * 0.999, torch.zeros(3))).view(-1, 8)
+    values = torch.cat((numbers, halfway, halfway * 1.001, halfway * 0.999, torch.zeros(11))).view(-1, 8)
     # The largest number of a vector is what its scale comes from.
-    states = torch.cat((values, torch.full_like(values, 448.0)), dim=1)[:, None, :].repeat(1, 3, 1)
-    _, layer = write(TRITON, states, 1)
-    _, expected = write(REFERENCE, states, 1)
+    vectors = torch.cat((values, torch.full_like(values, 448.0)), dim=1).view(16, 8, 16)
+    # Four keys and four values a row, and as many queries.
+    states = torch.cat((torch.zeros(16, 4, 16), vectors), dim=1)
+    _, layer = write(TRITON, states, 4)
+    _, expected = write(REFERENCE, states, 4)
     assert_same_layers(layer, expected)
 
 
