@@ -169,7 +169,7 @@ def gone(page: Page, stub: StubDaemon) -> None:
     """The daemon went away in the middle of an answer."""
     empty(page, stub)
     pieces = ("부모님과 함께라면 ", "첫날은 대릉원과 첨성대를 ", "천천히 걷는", " 길이 좋아요.")
-    stub.answers.append(Answer(pieces, hold_at=3, cut_at=3))
+    stub.answers.append(Answer(pieces, tokens_per_s=30, hold_at=3, cut_at=3))
     page.fill("#composer-input", "경주 첫날 일정을 짜 줘.")
     page.get_by_role("button", name="보내기").click()
     page.get_by_text("천천히 걷는").first.wait_for()

@@ -37,18 +37,11 @@ import { createMatcher, isVague } from "./search.js";
 export async function openStore({ factory = globalThis.indexedDB, newId }) {
   const backend = await openBackend(factory);
   const saved = createSaved();
-  let lastWrite = Promise.resolve();
-
-  /** One write after the other; a failed one fails its caller, not those that follow. */
-  function inOrder(write) {
-    const result = lastWrite.then(write);
-    lastWrite = result.catch(() => undefined);
-    return result;
-  }
+  const writes = createQueue();
 
   /** As it is on the disk; what the page holds of it stays what `save` compares with. */
   async function read(id) {
-    await lastWrite;
+    await writes.idle();
     const found = await backend.read(id);
     return found && wholeOf(found);
   }
@@ -70,13 +63,13 @@ export async function openStore({ factory = globalThis.indexedDB, newId }) {
   const store = {
     isPersistent: backend.isPersistent,
     async list() {
-      await lastWrite;
+      await writes.idle();
       return (await backend.heads()).sort((first, second) => second.updatedAt - first.updatedAt);
     },
     load,
-    save: (conversation) => inOrder(() => write(conversation)),
-    remove: (id) => inOrder(() => backend.remove(id)),
-    removeAll: () => inOrder(() => backend.clear()),
+    save: (conversation) => writes.add(() => write(conversation)),
+    remove: (id) => writes.add(() => backend.remove(id)),
+    removeAll: () => writes.add(() => backend.clear()),
     search: async (text) => search(await store.list(), read, text),
     exportAll: async (ids) => exportAll(ids ?? (await store.list()).map((summary) => summary.id), read),
     importAll: (json) => importAll(readExport(json, newId), { read, save: store.save, newId }),
@@ -95,6 +88,19 @@ async function openBackend(factory) {
     if (error instanceof DOMException) return createMemory();
     throw error;
   }
+}
+
+/** One write after the other; a failed one fails its caller, not those that follow. */
+function createQueue() {
+  let last = Promise.resolve();
+  return {
+    idle: () => last,
+    add(write) {
+      const result = last.then(write);
+      last = result.catch(() => undefined);
+      return result;
+    },
+  };
 }
 
 /** What the disk has of each conversation, message by message. */

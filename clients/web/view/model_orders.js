@@ -22,13 +22,12 @@ export function createModelOrders(app) {
   /** Carries out an order; what the daemon refuses is told, whatever else goes wrong is a bug. */
   async function order(id, work, retry) {
     try {
-      await work();
-      return true;
+      return await work();
     } catch (error) {
       if (error.name !== "ApiError") throw error;
       // The key dialog speaks for itself.
       if (error.code !== "invalid_api_key") tell(id, error, retry);
-      return false;
+      return null;
     }
   }
 
@@ -52,12 +51,6 @@ export function createModelOrders(app) {
       underway.delete(id);
       await order(id, () => api.unload(id));
     },
-    async fit(id) {
-      let report = null;
-      await order(id, async () => {
-        report = await api.fit(id);
-      });
-      return report;
-    },
+    fit: (id) => order(id, () => api.fit(id)),
   };
 }

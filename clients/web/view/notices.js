@@ -10,6 +10,8 @@ import { icon } from "../icons.js";
 const STAY_MS = { info: 5000, success: 4000, warning: 8000 };
 const STAY_WITH_ACTION_MS = 10_000;
 const MAX_NUM_NOTICES = 3;
+/** An absence that nobody notices. */
+const BLINK_MS = 500;
 const ICONS = { info: "info", success: "check", warning: "warning", error: "warning" };
 
 /**
@@ -88,15 +90,19 @@ export function createConnectionBanner(app) {
   const retry = h("button", { class: "banner-action", type: "button", onclick: () => connection.check() }, t("action.retry"));
   const banner = h("div", { class: "banner", hidden: true }, h("span", { class: "banner-dot" }), text, retry);
   const region = h("div", { class: "banner-region", role: "status" }, banner);
-  let wasGone = false;
+  let goneSinceMs = null;
   const show = () => {
     const phase = state.get().connection;
     banner.hidden = phase === "ready";
     banner.classList.toggle("is-gone", phase === "gone");
     retry.hidden = phase !== "gone";
     text.textContent = phase === "ready" ? "" : t(`connection.${phase}`);
-    if (phase === "ready" && wasGone) state.set({ notice: { kind: "success", text: t("connection.back") } });
-    wasGone = phase === "gone" || (wasGone && phase === "starting");
+    if (phase === "gone") goneSinceMs ??= performance.now();
+    if (phase !== "ready" || goneSinceMs === null) return;
+    // One answer that broke off is told beside the answer.
+    const isWorthTelling = performance.now() - goneSinceMs > BLINK_MS;
+    goneSinceMs = null;
+    if (isWorthTelling) state.set({ notice: { kind: "success", text: t("connection.back") } });
   };
   state.subscribe(["connection"], show);
   show();
