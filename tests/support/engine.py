@@ -39,6 +39,7 @@ def build_core(
     overlaps: bool = False,
     uses_buffers: bool = False,
     kv_cache_dtype: str = "auto",
+    offload_bytes: int = 0,
 ) -> EngineCore:
     """Load a folder in float32 and build the engine round it, with a pool of the given size.
 
@@ -46,7 +47,9 @@ def build_core(
         overlaps: launch a step before the tokens of the one before are read, as on a GPU.
         uses_buffers: run steps in which everybody decodes from static buffers, as on a GPU.
     """
-    weights = load_model(folder, CPU, "float32", on_load=on_load, kernels=kernels)
+    weights = load_model(
+        folder, CPU, "float32", on_load=on_load, kernels=kernels, offload_bytes=offload_bytes
+    )
     shape = KVShape(weights.num_layers, weights.num_kv_heads, weights.head_dim)
     max_model_len = min(weights.context_length, num_blocks * block_size)
     weights.model.prepare(max_model_len)

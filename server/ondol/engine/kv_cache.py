@@ -112,7 +112,7 @@ def available_bytes(device: torch.device) -> int:
     """Memory that an engine may take for its cache when no size is asked for."""
     if device.type == "cuda":
         return free_bytes(device)
-    return min(int(_host_free_bytes() * CPU_SHARE), CPU_LIMIT_BYTES)
+    return min(int(_mem_free_bytes() * CPU_SHARE), CPU_LIMIT_BYTES)
 
 
 def free_bytes(device: torch.device) -> int:
@@ -120,7 +120,12 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return max(0, free - int(total * RESERVE_SHARE))
-    return int(_host_free_bytes() * (1 - RESERVE_SHARE))
+    return host_free_bytes()
+
+
+def host_free_bytes() -> int:
+    """Host memory for engines, a reserve taken off."""
+    return int(_mem_free_bytes() * (1 - RESERVE_SHARE))
 
 
 def total_bytes(device: torch.device) -> int:
@@ -141,7 +146,7 @@ def allocate(plan: KVPlan, shape: KVShape, dtype: torch.dtype, device: torch.dev
     )
 
 
-def _host_free_bytes() -> int:
+def _mem_free_bytes() -> int:
     return _mem_available_bytes() or os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

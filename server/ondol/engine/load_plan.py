@@ -4,7 +4,9 @@ Knows nothing about other models on the device; who asked decides what this one 
 weight is read and nothing large is allocated here.
 """
 
+import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -15,13 +17,17 @@ from ondol.engine.kv_cache import (
     available_bytes,
     choose_kv_dtype,
     free_bytes,
+    host_free_bytes,
     plan_kv_cache,
     total_bytes,
 )
-from ondol.engine.messages import EngineConfig, LoadPlan
+from ondol.engine.messages import EngineConfig, LoadPlan, Offload
 from ondol.engine.quantization import demand_of
+from ondol.errors import DoesNotFit
+from ondol.modeling.footprint import measure_footprint
 from ondol.modeling.loading import Blueprint, draw_model
 from ondol.modeling.memory_plan import measure_needs
+from ondol.modeling.offload_plan import GIB, possible_offloads
 from ondol.modeling.quantization.on_load import OnLoad
 
 
@@ -30,12 +36,15 @@ def plan_load(config: EngineConfig, device: torch.device, on_load: OnLoad | None
 
     Raises:
         ModelRefused: the folder cannot be served.
-        DoesNotFit: the KV cache that was asked for does not hold one request.
+        DoesNotFit: the KV cache that was asked for does not hold one request, or the host lacks memory for
+            the layers that are to stay there.
     """
     blueprint = draw_model(Path(config.model_path), device, config.dtype, on_load)
     # A CPU's memory is everybody's: there the cache has a limit beside the budget.
     kv_limit_bytes = available_bytes(device) if device.type == "cpu" else sys.maxsize
     needs = measure_needs(blueprint, demand_of(config, device, kv_limit_bytes))
+    host_limit_bytes = host_free_bytes()
+    check_host_memory(needs.host_bytes, host_limit_bytes)
     context = config.max_model_len or blueprint.context_length
     min_kv_bytes, request_kv_bytes, max_kv_bytes = _kv_range(config, blueprint, kv_limit_bytes)
     return LoadPlan(
@@ -48,7 +57,27 @@ def plan_load(config: EngineConfig, device: torch.device, on_load: OnLoad | None
         context=context,
         free_bytes=free_bytes(device),
         total_bytes=total_bytes(device),
+        host_bytes=needs.host_bytes,
+        offloads=() if device.type == "cpu" else tuple(offloads_within(blueprint, host_limit_bytes)),
     )
+
+
+def check_host_memory(host_bytes: int, limit_bytes: int) -> None:
+    """Raise DoesNotFit if layers that are to stay in host memory take more than this."""
+    if host_bytes > limit_bytes:
+        raise DoesNotFit(
+            f"{host_bytes / 2**20:.0f} MiB of weights were to stay in host memory, but "
+            f"{limit_bytes / 2**20:.0f} MiB can be had there: ask for at most "
+            f"--cpu-offload-gb {math.floor(100 * limit_bytes / GIB) / 100:g}."
+        )
+
+
+def offloads_within(blueprint: Blueprint, limit_bytes: int) -> Iterator[Offload]:
+    """Every choice of layers that saves device memory and takes at most this much of the host's."""
+    weights_bytes = measure_footprint(blueprint).weights_bytes
+    for plan in possible_offloads(blueprint.model.decoder_layers()):
+        if plan.host_bytes <= limit_bytes:
+            yield Offload(plan.host_bytes, weights_bytes - plan.saved_bytes)
 
 
 def _kv_range(config: EngineConfig, blueprint: Blueprint, kv_limit_bytes: int) -> tuple[int, int, int]:

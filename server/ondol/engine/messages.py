@@ -53,6 +53,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, tag="config"):
         block_size: tokens per KV block.
         enable_prefix_caching: reuse the blocks of equal prefixes.
         deterministic: compute every row so that its bits do not depend on the rows beside it.
+        offload_bytes: host memory for layers that stay there and are copied to the device in every step.
         end_token_ids: further ids that end a generation (the chat template's end token).
         num_threads: CPU threads for the model; None leaves torch's choice.
         memory_bytes: what --quantization auto may fill; None measures what the device has free.
@@ -72,6 +73,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, tag="config"):
     block_size: int = 16
     enable_prefix_caching: bool = True
     deterministic: bool = False
+    offload_bytes: int = 0
     end_token_ids: tuple[int, ...] = ()
     num_threads: int | None = None
     memory_bytes: int | None = None
@@ -108,12 +110,27 @@ class LoadProgress(msgspec.Struct, frozen=True, tag="progress"):
     total_bytes: int
 
 
+class Offload(msgspec.Struct, frozen=True, array_like=True):
+    """Some layers in host memory.
+
+    Attributes:
+        host_bytes: what they take there.
+        weights_bytes: what is left on the device, their buffers included.
+    """
+
+    host_bytes: int
+    weights_bytes: int
+
+
 class LoadPlan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
     """What a load will take, told before it takes anything.
 
     Attributes:
         device: "cpu" or "cuda".
-        weights_bytes: exact, in the form that was asked for or that "auto" chose.
+        weights_bytes: exact, in the form that was asked for or that "auto" chose; what stays in host memory
+            counts only on a CPU.
+        host_bytes: host memory beside the device's, of layers that stay there.
+        offloads: what else might stay there, the smallest first; none on a CPU.
         workspace_bytes: scratch of the largest step, an upper estimate.
         min_kv_bytes: KV cache without which it cannot run: one request at the context that was asked
             for; where none was, one block, for then the context is shortened to what fits.
@@ -133,6 +150,8 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
     context: int
     free_bytes: int
     total_bytes: int
+    host_bytes: int = 0
+    offloads: tuple[Offload, ...] = ()
 
     @property
     def fixed_bytes(self) -> int:
@@ -177,6 +196,7 @@ class EngineReady(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
 
     Attributes:
         kv_cache_dtype: of keys and values: "float32", "bfloat16", "float16" or "fp8".
+        weights_bytes: on the device; host_weights_bytes: beside it, of layers that stay in host memory.
         workspace_bytes: memory beside weights and KV cache, measured; None where it is what was planned.
         deterministic: as asked.
     """
@@ -189,6 +209,7 @@ class EngineReady(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     block_size: int
     num_blocks: int
     weights_bytes: int
+    host_weights_bytes: int = 0
     kv_cache_bytes: int
     kv_cache_dtype: str
     workspace_bytes: int | None = None

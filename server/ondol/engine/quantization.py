@@ -59,6 +59,8 @@ def demand_of(config: EngineConfig, device: torch.device, kv_limit_bytes: int) -
         max_num_batched_tokens=config.max_num_batched_tokens or MAX_TOKENS[device.type],
         kv_limit_bytes=kv_limit_bytes,
         kv_dtype=None if config.kv_cache_dtype == "auto" else FLOAT8,
+        offload_bytes=config.offload_bytes,
+        is_host=device.type == "cpu",
     )
 
 

@@ -82,6 +82,8 @@ def why_no_graphs(weights: LoadedWeights, kernels: Kernels) -> str | None:
     """Why decode steps cannot run as CUDA graphs, for a user to read; None if they can."""
     if kernels.name == REFERENCE.name:
         reason = "the torch reference waits for the device"
+    elif weights.host_weights_bytes:
+        reason = "layers in host memory are copied beside them"
     elif not weights.model.can_be_captured:
         reason = "this model's layers may wait for the device"
     else:

@@ -91,7 +91,15 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
         memory = _ask_for_memory(plan_load(config, device, on_load), config, channel)
     kernels, kernel_notes = choose_kernels(device, is_deterministic=config.deterministic)
     folder, progress = Path(config.model_path), Progress(channel)
-    weights = load_model(folder, device, config.dtype, on_load=on_load, on_progress=progress, kernels=kernels)
+    weights = load_model(
+        folder,
+        device,
+        config.dtype,
+        on_load=on_load,
+        on_progress=progress,
+        kernels=kernels,
+        offload_bytes=config.offload_bytes,
+    )
     return_freed_memory()
     kv_dtype = choose_kv_dtype(config.kv_cache_dtype, weights.dtype)
     # Graphs are for GPUs; a CPU has nothing to gain from static buffers.
@@ -113,6 +121,7 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
         block_size=plan.block_size,
         num_blocks=plan.num_blocks,
         weights_bytes=weights.weights_bytes,
+        host_weights_bytes=weights.host_weights_bytes,
         kv_cache_bytes=plan.size_bytes,
         kv_cache_dtype=kv_dtype_name(kv_dtype),
         workspace_bytes=scratch_bytes,

@@ -5,7 +5,7 @@ only each row's position and the batch's attention metadata. Invariant: in the s
 equals transformers' model of the family, up to the order of summation.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ondol.kernels.kv_layer import KVLayer
 from ondol.kernels.paged_attention import AttentionMetadata, PagedKVCache
 from ondol.modeling.architecture import Architecture, LayerKind
+from ondol.modeling.device_memory import allocate
 from ondol.modeling.kernel_module import KernelModule
 from ondol.modeling.layer_factory import LayerFactory, Projection
 from ondol.modeling.layers import Embedding, ExpertsShape, ProjectionShape, RMSNorm
@@ -168,9 +169,13 @@ class Decoder(KernelModule):
         head = ProjectionShape(("lm_head",), arch.hidden_size, (arch.vocab_size,))
         self.head: Projection | None = None if arch.tie_word_embeddings else make.head(head)
 
+    def decoder_layers(self) -> Sequence[nn.Module]:
+        """The layers, in the order in which they run."""
+        return list(self.layers)
+
     def allocate(self, device: torch.device) -> None:
-        """Move from the meta device to uninitialized memory."""
-        self.to_empty(device=device)
+        """Move what is on the meta device to uninitialized memory."""
+        allocate(self, device)
 
     def slots(self) -> Iterator[WeightSlot]:
         """Every checkpoint tensor that this model needs."""

@@ -7,7 +7,7 @@ implement. A dry run on the meta device checks all of this before any weight is 
 pass is refused by name, because it would give wrong text silently.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from ondol.errors import ModelRefused
 from ondol.kernels.backend import Kernels
 from ondol.kernels.paged_attention import AttentionMetadata, PagedKVCache
 from ondol.modeling.architecture import rope_type
+from ondol.modeling.device_memory import allocate
 from ondol.modeling.kernel_module import KernelModule
 from ondol.modeling.layer_factory import LayerFactory
 from ondol.modeling.layers import ProjectionShape
@@ -108,9 +109,23 @@ class GenericModel(KernelModule):
         self.windows = tuple(run.windows)
         ((self.num_kv_heads, self.head_dim),) = run.kv_shapes
 
+    def decoder_layers(self) -> Sequence[nn.Module]:
+        """The layers, in the order in which they run; none where transformers' code does not tell."""
+        lists = [
+            module
+            for module in self.network.modules()
+            if isinstance(module, nn.ModuleList) and len(module) == len(self.windows)
+        ]
+        if len(lists) != 1:
+            return ()
+        layer_ids = {id(parameter) for parameter in lists[0].parameters()}
+        uses = self.network.named_parameters(remove_duplicate=False)
+        is_shared = sum(id(parameter) in layer_ids for _, parameter in uses) > len(layer_ids)
+        return () if is_shared else list(lists[0])
+
     def allocate(self, device: torch.device) -> None:
-        """Move from the meta device to uninitialized memory; tied weights stay one."""
-        self.to_empty(device=device)
+        """Move what is on the meta device to uninitialized memory; tied weights stay one."""
+        allocate(self, device)
         self.network.tie_weights()
 
     def slots(self) -> Iterator[WeightSlot]:

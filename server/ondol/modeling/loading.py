@@ -4,7 +4,7 @@ Builds the model on the meta device, allocates it on the target device and strea
 """
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,8 @@ from ondol.modeling.checkpoint import Checkpoint
 from ondol.modeling.decoder import Decoder, build_decoder
 from ondol.modeling.kernel_module import use_kernels
 from ondol.modeling.layer_factory import LayerFactory, PlainLayers
+from ondol.modeling.offload_plan import OffloadPlan, offload_notes, plan_offload
+from ondol.modeling.offloaded_layers import OffloadedLayers
 from ondol.modeling.quantization.on_load import OnLoad, OnLoadLayers
 from ondol.modeling.quantization.selection import read_quantization
 from ondol.modeling.report import WeightsReport, report_weights
@@ -42,8 +44,12 @@ class Model(Protocol):
     head_dim: int
     can_be_captured: bool
 
+    def decoder_layers(self) -> Sequence[nn.Module]:
+        """Its layers in the order in which they run; none where that is not known."""
+        ...
+
     def allocate(self, device: torch.device) -> None:
-        """Move from the meta device to uninitialized memory."""
+        """Move what is on the meta device to uninitialized memory."""
         ...
 
     def slots(self) -> Iterator[WeightSlot]:
@@ -80,7 +86,8 @@ class LoadedWeights:
 
     Attributes:
         context_length: tokens that the model was made for.
-        weights_bytes: memory of all parameters.
+        weights_bytes: memory of all parameters on the device, buffers for those that are not there included.
+        host_weights_bytes: host memory of layers that are not on the device; see `OffloadPlan.split`.
         report: how they are stored.
         notes: what a user should know about this load.
     """
@@ -93,6 +100,7 @@ class LoadedWeights:
     head_dim: int
     context_length: int
     weights_bytes: int
+    host_weights_bytes: int
     report: WeightsReport
     notes: tuple[str, ...]
 
@@ -182,6 +190,7 @@ def load_model(
     on_load: OnLoad | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     kernels: Kernels = REFERENCE,
+    offload_bytes: int = 0,
 ) -> LoadedWeights:
     """Load a model folder.
 
@@ -192,9 +201,11 @@ def load_model(
         on_load: quantize full-precision weights as they stream in; None leaves them.
         on_progress: called with bytes done and bytes in all.
         kernels: what the model computes with.
+        offload_bytes: host memory for layers that stay there and are copied to the device in every step.
 
     Raises:
         ModelRefused: names what is wrong; before any weight is read where config or header tell.
+        DoesNotFit: the host memory cannot be had.
     """
     blueprint = draw_model(folder, device, dtype, on_load)
     config, model = blueprint.config, blueprint.model
@@ -203,10 +214,15 @@ def load_model(
         raise ModelRefused(
             f"{config.model_type} cannot be computed deterministically: start without --deterministic."
         )
-    checkpoint = Checkpoint(folder)
+    offload = plan_offload(model.decoder_layers(), offload_bytes)
+    offloaded = place_on_host(model, offload, device)
     model.allocate(device)
     use_kernels(model.named_modules(), kernels)
-    load_weights(model.slots(), checkpoint, ignored=blueprint.ignored, on_progress=on_progress)
+    load_weights(model.slots(), Checkpoint(folder), ignored=blueprint.ignored, on_progress=on_progress)
+    if offloaded is not None:
+        offloaded.start()
+    all_bytes = sum(parameter.nbytes for parameter in model.parameters())
+    weights_bytes, host_weights_bytes = offload.split(all_bytes, is_host=device.type == "cpu")
     return LoadedWeights(
         model=model,
         dtype=blueprint.dtype,
@@ -215,10 +231,27 @@ def load_model(
         num_kv_heads=model.num_kv_heads,
         head_dim=model.head_dim,
         context_length=blueprint.context_length,
-        weights_bytes=sum(parameter.nbytes for parameter in model.parameters()),
+        weights_bytes=weights_bytes,
+        host_weights_bytes=host_weights_bytes,
         report=report_weights(model),
-        notes=(*_notes(config, on_load), *blueprint.notes),
+        notes=(*_notes(config, on_load), *blueprint.notes, *offload_notes(offload, offload_bytes)),
     )
+
+
+def place_on_host(model: Model, offload: OffloadPlan, device: torch.device) -> OffloadedLayers | None:
+    """Give the layers that a plan names host memory, before the rest is allocated; None if it names none.
+
+    Their weights are read into that memory; `OffloadedLayers.start` has them compute on `device`.
+
+    Raises:
+        DoesNotFit: the host memory cannot be had.
+    """
+    if not offload.layers:
+        return None
+    # Copies run beside a step and from one to the next, which a graph of one step cannot hold.
+    model.can_be_captured = False
+    layers = model.decoder_layers()
+    return OffloadedLayers([layers[index] for index in offload.layers], device)
 
 
 def build_model(config: Any, make: LayerFactory) -> Model:

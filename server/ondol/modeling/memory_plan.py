@@ -13,6 +13,7 @@ from ondol.errors import DoesNotFit
 from ondol.modeling.architecture import read_config
 from ondol.modeling.footprint import Load, measure_footprint
 from ondol.modeling.loading import Blueprint, draw_model
+from ondol.modeling.offload_plan import offload_flag, plan_offload, smallest_offload
 from ondol.modeling.quantization.on_load import OnLoad
 from ondol.modeling.quantization.selection import read_quantization
 
@@ -28,6 +29,8 @@ class Demand:
         max_num_batched_tokens: rows of a step.
         kv_limit_bytes: the KV cache that the engine takes at most where no size was asked for.
         kv_dtype: of the KV cache; None is the model's.
+        offload_bytes: host memory for layers that stay there.
+        is_host: the device is a CPU, whose memory the host's is.
     """
 
     kv_cache_bytes: int | None
@@ -36,13 +39,16 @@ class Demand:
     max_num_batched_tokens: int
     kv_limit_bytes: int
     kv_dtype: torch.dtype | None = None
+    offload_bytes: int = 0
+    is_host: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryNeeds:
-    """Bytes that a model takes in one form.
+    """Bytes that a model takes of the device in one form.
 
     Attributes:
+        host_bytes: of host memory beside them, of layers that stay there.
         kv_cache_bytes: all requests at the asked context, or what was asked for.
         one_request_bytes: KV cache of one request at the asked context.
     """
@@ -51,10 +57,11 @@ class MemoryNeeds:
     workspace_bytes: int
     kv_cache_bytes: int
     one_request_bytes: int
+    host_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
-        """Everything."""
+        """Everything on the device."""
         return self.weights_bytes + self.workspace_bytes + self.kv_cache_bytes
 
     def __str__(self) -> str:
@@ -82,6 +89,8 @@ class Choice:
 def measure_needs(blueprint: Blueprint, demand: Demand) -> MemoryNeeds:
     """What a model needs, from its shapes alone."""
     footprint = measure_footprint(blueprint)
+    offload = plan_offload(blueprint.model.decoder_layers(), demand.offload_bytes)
+    weights_bytes, host_bytes = offload.split(footprint.weights_bytes, is_host=demand.is_host)
     kv_dtype = demand.kv_dtype or blueprint.dtype
     token_bytes = footprint.kv_token_bytes(kv_dtype)
     context = demand.max_model_len or blueprint.context_length
@@ -92,10 +101,11 @@ def measure_needs(blueprint: Blueprint, demand: Demand) -> MemoryNeeds:
     num_tokens = min(context * demand.max_num_seqs, kv_cache_bytes // token_bytes)
     load = Load(min(context, num_tokens), demand.max_num_seqs, demand.max_num_batched_tokens, num_tokens)
     return MemoryNeeds(
-        weights_bytes=footprint.weights_bytes,
+        weights_bytes=weights_bytes,
         workspace_bytes=footprint.workspace_bytes(load, kv_dtype),
         kv_cache_bytes=kv_cache_bytes,
         one_request_bytes=context * token_bytes,
+        host_bytes=host_bytes,
     )
 
 
@@ -120,7 +130,8 @@ def choose_quantization(
     free = f"{_mib(available_bytes)} are free"
     too_large: list[str] = []
     for name, on_load in _candidates(asked):
-        needs = measure_needs(draw_model(folder, device, dtype, on_load), demand)
+        blueprint = draw_model(folder, device, dtype, on_load)
+        needs = measure_needs(blueprint, demand)
         if needs.total_bytes <= available_bytes:
             than = f" ({too_large[-1]})" if too_large else ""
             return Choice(name, on_load, f"it needs {needs}, and {free}{than}")
@@ -135,6 +146,7 @@ def choose_quantization(
     raise DoesNotFit(
         f"Not even {name} fits: it needs {smallest}, and {free}. "
         "Lower --max-model-len or --kv-cache-memory, or take a smaller model."
+        f"{_offload_hint(blueprint, demand, smallest.total_bytes - available_bytes)}"
     )
 
 
@@ -144,6 +156,16 @@ def _candidates(asked: OnLoad) -> Iterator[tuple[str, OnLoad | None]]:
     yield "int8", replace(asked, method="int8")
     yield "nf4", replace(asked, method="nf4", use_double_quant=False)
     yield "nf4 with double quantization", replace(asked, method="nf4", use_double_quant=True)
+
+
+def _offload_hint(blueprint: Blueprint, demand: Demand, missing_bytes: int) -> str:
+    """What else a user can do where the device's memory is not the host's."""
+    if demand.is_host:
+        return ""
+    layers = blueprint.model.decoder_layers()
+    saved_bytes = plan_offload(layers, demand.offload_bytes).saved_bytes
+    plan = smallest_offload(layers, saved_bytes + missing_bytes)
+    return "" if plan is None else f" As a last resort, slowly: {offload_flag(plan.host_bytes)}."
 
 
 def _mib(size_bytes: int) -> str:
