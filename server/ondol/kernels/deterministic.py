@@ -36,7 +36,7 @@ class TiledLinear:
     def __call__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """As `operators.linear`; the bias is added to the rounded product."""
         product = self._tiles.multiply(hidden.reshape(-1, hidden.shape[-1]), weight.t())
-        product = product.view(*hidden.shape[:-1], -1)
+        product = product.view(*hidden.shape[:-1], len(weight))
         return product if bias is None else product + bias
 
 

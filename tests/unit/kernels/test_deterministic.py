@@ -55,6 +55,13 @@ def test_products_of_rows_do_not_depend_on_other_rows(kernels, dtype, num_in, nu
     )
 
 
+def test_no_rows_are_no_work(kernels):
+    # A step that only reads a part of a prompt wants no logits.
+    assert kernels.linear(torch.randn(0, 8), torch.randn(5, 8), torch.randn(5)).shape == (0, 5)
+    assert kernels.silu_mul(torch.randn(0, 8)).shape == (0, 4)
+    assert kernels.logsumexp(torch.randn(0, 8)).shape == (0, 1)
+
+
 def test_a_library_that_sums_by_the_place_of_a_row_is_given_single_rows(monkeypatch):
     multiply = torch.matmul
 
