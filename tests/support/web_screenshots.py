@@ -11,7 +11,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from support.browsers import browser_path
-from support.stub_daemon import Answer, StubDaemon, model_entry
+from support.stub_daemon import Answer, StubDaemon, error_object, model_entry
 
 WIDE = {"width": 1280, "height": 880}
 PHONE = {"width": 360, "height": 740}
@@ -169,13 +169,16 @@ def gone(page: Page, stub: StubDaemon) -> None:
     """The daemon went away in the middle of an answer."""
     empty(page, stub)
     pieces = ("부모님과 함께라면 ", "첫날은 대릉원과 첨성대를 ", "천천히 걷는", " 길이 좋아요.")
-    stub.answers.append(Answer(pieces, tokens_per_s=30, hold_at=3, cut_at=3))
+    # The page asks again at once, maybe before the daemon is gone.
+    refusal = (503, error_object("The server is shutting down.", "shutting_down"))
+    stub.answers += [Answer(pieces, tokens_per_s=30, hold_at=3, cut_at=3), *[Answer(refusal=refusal)] * 5]
     page.fill("#composer-input", "경주 첫날 일정을 짜 줘.")
     page.get_by_role("button", name="보내기").click()
     page.get_by_text("천천히 걷는").first.wait_for()
     stub.stop()
     page.get_by_text("서버에 연결할 수 없어요.").wait_for()
     page.get_by_text("다시 연결되면 이어서").wait_for()
+    stub.answers.clear()
     stub.start()
 
 
