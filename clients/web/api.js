@@ -19,6 +19,7 @@ const IDLE_TIMEOUT_MS = 45_000;
  * @property {(key: string) => void} setKey sends this API key from now on; "" sends none
  * @property {() => Promise<any[]>} models every model of the daemon's machine (docs/models-api.md)
  * @property {(modelId: string) => Promise<any>} props a loaded model's defaults and abilities
+ * @property {(modelId: string) => Promise<any>} fit whether it fits into the daemon's memory; takes seconds
  * @property {(modelId: string) => Promise<any>} load begins to load; the events tell how it goes
  * @property {(modelId: string) => Promise<any>} unload
  * @property {(onEvent: (event: any) => void, options?: import("./http.js").RequestOptions) => Promise<void>} modelEvents

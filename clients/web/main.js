@@ -16,6 +16,7 @@ import { createMarkdown } from "./markdown.js";
 import { createState } from "./state.js";
 import { openStore } from "./store/store.js";
 import { followTheme } from "./theme.js";
+import { isCoarse } from "./view/composer.js";
 import { createPage } from "./view/page.js";
 
 /** What the reader chose and the store keeps: keys of the state that are settings of the store. */
@@ -41,9 +42,21 @@ async function start() {
 
   await followAddress(app, window);
   document.body.append(...createPage(app, window));
+  nameWindow(app);
+  // On a phone that would open the keyboard over the page.
+  if (!isCoarse()) document.getElementById("composer-input").focus();
   if (!store.isPersistent) warn("page.notKept");
   connection.start();
   await conversations.refresh();
+}
+
+/** The window's name in lists of tabs is the conversation's. */
+function nameWindow({ state }) {
+  const show = () => {
+    document.title = [state.get().conversation.title, "Ondol"].filter(Boolean).join(" · ");
+  };
+  state.subscribe(["conversation"], show);
+  show();
 }
 
 async function initialState(store) {

@@ -285,4 +285,7 @@ export default Object.freeze({
   "message.busy": "That is possible once the answer has ended.",
 
   "message.writing": "Writing",
+
+  "composer.busy": "You can send this once the answer has ended. Your text stays.",
+  "composer.noModel": "There is no model to answer yet. Choose one above; your text stays.",
 });

@@ -285,4 +285,7 @@ export default Object.freeze({
   "message.busy": "답이 끝난 다음에 할 수 있어요.",
 
   "message.writing": "쓰고 있어요",
+
+  "composer.busy": "답이 끝나면 보낼 수 있어요. 쓴 글은 그대로 있어요.",
+  "composer.noModel": "답할 모델이 아직 없어요. 위에서 모델을 골라 주세요. 쓴 글은 그대로 있어요.",
 });

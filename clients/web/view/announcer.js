@@ -34,6 +34,7 @@ export function createAnnouncer({ state, t }) {
     if (streaming && id !== answerId) {
       answerId = id;
       numTold = splitThought(text).answer.length;
+      region.replaceChildren();
       say(t("announce.started"));
       return;
     }

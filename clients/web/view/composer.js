@@ -88,7 +88,7 @@ function createHint({ state, t }) {
 
 /** The field's text and where it is kept. */
 function createBox({ app, field }) {
-  const { state, chat, drafts } = app;
+  const { state, chat, drafts, t } = app;
   const composition = watchComposition(field);
   let shownId = null;
   let isSending = false;
@@ -115,13 +115,21 @@ function createBox({ app, field }) {
       const hadFocus = composition.isActive() || document.activeElement === field;
       await composition.settled();
       isSending = false;
+      const reason = hindrance(state.get());
+      if (reason && field.value.trim() !== "") state.set({ notice: { kind: "info", text: t(reason) } });
       const draft = draftId(state.get().conversation);
-      if (!chat.send(field.value)) return;
+      if (reason || !chat.send(field.value)) return;
       drafts.set(draft, "");
       write("");
       if (hadFocus) field.focus();
     },
   };
+}
+
+/** Why nothing can be sent now; the text stays in the box. @returns {string | null} */
+function hindrance({ streaming, modelId }) {
+  if (streaming) return "composer.busy";
+  return modelId === null ? "composer.noModel" : null;
 }
 
 /** @param {KeyboardEvent} event */
@@ -148,7 +156,8 @@ function lastQuestion(conversation) {
   return null;
 }
 
-function isCoarse() {
+/** @returns {boolean} whether fingers type */
+export function isCoarse() {
   return matchMedia("(pointer: coarse)").matches;
 }
 

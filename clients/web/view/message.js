@@ -168,7 +168,7 @@ function editButton(app, message) {
 function copyButton(app, message) {
   const { t } = app;
   const button = action("copy", t("message.copy"), async () => {
-    const isCopied = await copyText(splitThought(message.content).answer);
+    const isCopied = await copyText(message.role === "user" ? message.content : splitThought(message.content).answer);
     if (!isCopied) return app.state.set({ notice: { kind: "error", text: t("message.notCopied") } });
     button.replaceChildren(icon("check"));
     button.setAttribute("aria-label", t("message.copied"));

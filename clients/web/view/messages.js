@@ -34,5 +34,9 @@ export function createMessages(app) {
   state.subscribe(["conversation", "streaming", "editing", "models"], () => shown.show());
   state.subscribe(["streaming"], ({ streaming }) => list.classList.toggle("is-busy", streaming !== null));
   shown.show();
-  return h("div", { class: "messages" }, pane, toEnd, createAnnouncer(app));
+  const root = h("div", { class: "messages" }, pane, toEnd, createAnnouncer(app));
+  root.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && state.get().streaming) app.chat.stop();
+  });
+  return root;
 }

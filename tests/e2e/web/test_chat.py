@@ -247,8 +247,28 @@ def test_enter_while_an_answer_is_written_keeps_the_next_question(stub, chat):
     chat.ask("먼저")
     expect(chat.answers.last).to_contain_text("안녕")
     chat.ask("나중에")
+    expect(chat.page.get_by_text("답이 끝나면 보낼 수 있어요")).to_be_visible()
     expect(chat.box).to_have_value("나중에")
     answer.resume.set()
     chat.wait_for_answer("안녕하세요.")
     assert asked(stub) == ["먼저"]
     chat.box.fill("")
+
+
+def test_screen_readers_are_told_whole_sentences_once(stub, chat):
+    answer = Answer(("온돌은 ", "바닥을 ", "데워요. ", "따뜻", "해요"), hold_at=4)
+    stub.answers = [answer]
+    chat.ask("읽어 줘")
+    told = chat.page.locator("[role=status][aria-live=polite] p")
+    expect(told).to_have_text(["답을 쓰고 있어요.", "온돌은 바닥을 데워요."])
+    answer.resume.set()
+    expect(told).to_have_text(["답을 쓰고 있어요.", "온돌은 바닥을 데워요.", "따뜻해요", "답이 끝났어요."])
+
+
+def test_an_answer_is_copied_as_it_was_written(stub, chat):
+    chat.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    stub.answers = [Answer(("<think>음</think>", "**굵게**"))]
+    chat.ask("복사할래")
+    chat.press("복사", chat.wait_for_answer("굵게"))
+    expect(chat.page.get_by_role("button", name="복사했어요")).to_be_visible()
+    assert chat.page.evaluate("navigator.clipboard.readText()") == "**굵게**"
