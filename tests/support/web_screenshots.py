@@ -108,12 +108,17 @@ def empty(page: Page, _: StubDaemon) -> None:
     page.locator(".conversation").last.wait_for(state="attached")
 
 
+def ask(page: Page, text: str) -> None:
+    """With the button: where fingers type, Enter is a new line."""
+    page.fill("#composer-input", text)
+    page.get_by_role("button", name="보내기").click()
+
+
 def chat(page: Page, stub: StubDaemon) -> None:
     """An answer with code and a table."""
     empty(page, stub)
     stub.answers.append(Answer(tuple(line + "\n" for line in ANSWER.split("\n"))))
-    page.fill("#composer-input", QUESTION)
-    page.get_by_role("button", name="보내기").click()
+    ask(page, QUESTION)
     page.locator(".message-actions").last.wait_for()
     page.wait_for_selector(".hljs-keyword")
     page.mouse.move(0, 0)
@@ -168,12 +173,14 @@ def key(page: Page, stub: StubDaemon) -> None:
 def gone(page: Page, stub: StubDaemon) -> None:
     """The daemon went away in the middle of an answer."""
     empty(page, stub)
+    stub.answers.append(Answer(("좋아요. 며칠 동안 다녀오세요?",)))
+    ask(page, "부모님과 경주에 가려고 해.")
+    page.get_by_role("log").get_by_text("며칠 동안").wait_for()
     pieces = ("부모님과 함께라면 ", "첫날은 대릉원과 첨성대를 ", "천천히 걷는", " 길이 좋아요.")
     # The page asks again at once, maybe before the daemon is gone.
     refusal = (503, error_object("The server is shutting down.", "shutting_down"))
     stub.answers += [Answer(pieces, tokens_per_s=30, hold_at=3, cut_at=3), *[Answer(refusal=refusal)] * 5]
-    page.fill("#composer-input", "경주 첫날 일정을 짜 줘.")
-    page.get_by_role("button", name="보내기").click()
+    ask(page, "2박 3일. 첫날 일정부터 짜 줘.")
     page.get_by_text("천천히 걷는").first.wait_for()
     stub.stop()
     page.get_by_text("서버에 연결할 수 없어요.").wait_for()
