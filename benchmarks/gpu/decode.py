@@ -10,10 +10,12 @@ from typing import Any
 
 from benchmarks.gpu.ceilings import DeviceRates, decode_ceiling, prefill_ms
 from benchmarks.gpu.machine import Machine, peak_bytes
-from benchmarks.gpu.random_engine import BLOCK_SIZE, EngineSize, RandomEngine
+from benchmarks.gpu.random_engine import BLOCK_SIZE, EngineSize, RandomEngine, StepPath
 from benchmarks.gpu.record import Recorder
 from benchmarks.gpu.shapes import ModelShape
 from benchmarks.gpu.timing import spread, synchronize
+
+OTHER_PATHS = (StepPath(overlaps=False), StepPath(uses_graphs=False), StepPath(False, False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,9 @@ class DecodePlan:
     @property
     def num_extra_tokens(self) -> int:
         """Tokens that a request may grow by: while others prefill, warm up, are counted and timed."""
-        return 2 * self.num_warm_up_steps + self.num_steps * self.num_repeats + 64
+        num_stretches = self.num_repeats + len(OTHER_PATHS)
+        num_warm_ups = 2 + len(OTHER_PATHS)
+        return num_warm_ups * self.num_warm_up_steps + self.num_steps * num_stretches + 64
 
 
 SMOKE_PLAN = DecodePlan(
@@ -109,6 +113,7 @@ def _measure_batch(
         ceiling_ms=ceiling_ms,
         share_of_ceiling=ceiling_ms / figures["step_ms"]["median"],
     )
+    _other_paths(recorder, engine, batch, plan)
 
 
 def _decode_steps(engine: RandomEngine, batch: int, context: int, plan: DecodePlan) -> dict[str, Any]:
@@ -118,23 +123,36 @@ def _decode_steps(engine: RandomEngine, batch: int, context: int, plan: DecodePl
     for _ in range(plan.num_warm_up_steps):
         engine.step()
     active_experts = engine.count_active_experts()
+    for _ in range(plan.num_warm_up_steps):
+        engine.step()
     begin_context = engine.mean_context()
-    step_ms, tokens_per_s = [], []
-    for _ in range(plan.num_repeats):
-        synchronize(engine.device)
-        started = time.perf_counter()
-        num_tokens = sum(len(output.token_ids) for _ in range(plan.num_steps) for output in engine.step())
-        synchronize(engine.device)
-        elapsed_s = time.perf_counter() - started
-        # By tokens, not by calls: what a step gives back may lag behind what it launches.
-        step_ms.append(elapsed_s * 1e3 * batch / num_tokens)
-        tokens_per_s.append(num_tokens / elapsed_s)
+    tokens_per_s = [_stretch_tokens_per_s(engine, plan) for _ in range(plan.num_repeats)]
     return {
-        "step_ms": spread(step_ms),
+        "step_ms": spread([batch * 1e3 / rate for rate in tokens_per_s]),
         "tokens_per_s": spread(tokens_per_s),
         "mean_context": (begin_context + engine.mean_context()) / 2,
         "active_experts": active_experts,
     }
+
+
+def _stretch_tokens_per_s(engine: RandomEngine, plan: DecodePlan) -> float:
+    synchronize(engine.device)
+    started = time.perf_counter()
+    # By tokens, not by calls: what a step gives back may lag behind what it launches.
+    num_tokens = sum(len(output.token_ids) for _ in range(plan.num_steps) for output in engine.step())
+    synchronize(engine.device)
+    return num_tokens / (time.perf_counter() - started)
+
+
+def _other_paths(recorder: Recorder, engine: RandomEngine, batch: int, plan: DecodePlan) -> None:
+    """The same requests, without graphs or overlap: what these bring."""
+    for path in OTHER_PATHS:
+        engine.use(path)
+        for _ in range(plan.num_warm_up_steps):
+            engine.step()
+        step_ms = batch * 1e3 / _stretch_tokens_per_s(engine, plan)
+        recorder.figure("decode path", **engine.describe(), batch=batch, step_ms=step_ms)
+    engine.use(StepPath())
 
 
 def _first_token(engine: RandomEngine, plan: DecodePlan, rates: DeviceRates) -> dict[str, Any]:

@@ -5,8 +5,9 @@ Knows nothing about figures. Invariant: the KV pool is what `engine.kv_cache` wo
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from benchmarks.gpu.random_model import build_random
 from benchmarks.gpu.shapes import ModelShape
 from ondol.engine.block_manager import BlockManager
 from ondol.engine.core import EngineCore
+from ondol.engine.decode_step import DecodeStep
 from ondol.engine.kv_cache import (
     KVPlan,
     KVShape,
@@ -29,6 +31,9 @@ from ondol.engine.model_runner import ModelRunner
 from ondol.engine.sampler import Sampler
 from ondol.engine.sampling_params import SamplingParams
 from ondol.engine.scheduler import Scheduler
+from ondol.engine.step_sizes import StepSizes
+from ondol.engine.warm_up import RECORDING_S
+from ondol.kernels.backend import REFERENCE
 from ondol.kernels.kv_layer import kv_head_bytes
 from ondol.modeling.decoder import Decoder, SparseFeedForward
 from ondol.modeling.loading import Model
@@ -46,6 +51,7 @@ class EngineSize:
         max_model_len: tokens of one request.
         max_num_seqs: requests that run at once.
         kv_cache_dtype: "auto" or "fp8".
+        records_ahead: record graphs at the start, as the daemon does; else each when it is needed.
     """
 
     num_tokens: int
@@ -53,6 +59,20 @@ class EngineSize:
     max_num_seqs: int
     enable_prefix_caching: bool = False
     kv_cache_dtype: str = "auto"
+    records_ahead: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StepPath:
+    """How steps run: as on a GPU, or without one thing or the other.
+
+    Attributes:
+        uses_graphs: as CUDA graphs where everybody decodes; on a CPU from the same buffers.
+        overlaps: a step is launched before the tokens of the one before are read.
+    """
+
+    uses_graphs: bool = True
+    overlaps: bool = True
 
 
 class RandomEngine:
@@ -77,18 +97,33 @@ class RandomEngine:
         self.num_pool_tokens = plan.num_blocks * BLOCK_SIZE
         self.kv_bytes = plan.size_bytes
         vocab_size = shape.config["vocab_size"]
-        cache = allocate(plan, kv_shape, self._kv_dtype, device)
-        runner = ModelRunner(self.model, cache, Sampler(vocab_size, device, kernels), device, kernels)
+        # One block more, which padding writes to.
+        cache = allocate(replace(plan, num_blocks=plan.num_blocks + 1), kv_shape, self._kv_dtype, device)
+        sizes = StepSizes(size.max_num_seqs, size.max_model_len)
+        self._decode_step = DecodeStep(self.model, cache, kernels, sizes, vocab_size, device)
+        self._runner = ModelRunner(self.model, cache, Sampler(vocab_size, device, kernels), device, kernels)
         block_manager = BlockManager(plan.num_blocks, BLOCK_SIZE, size.enable_prefix_caching)
         self.scheduler = Scheduler(block_manager, size.max_num_seqs, MAX_BATCHED_TOKENS[device.type])
-        self._core = EngineCore(runner, self.scheduler, frozenset(), size.max_model_len, vocab_size)
+        self._core = EngineCore(self._runner, self.scheduler, frozenset(), size.max_model_len, vocab_size)
+        # What waits for the device cannot be recorded; `record` names which path was measured.
+        self._can_record = device.type == "cpu" or kernels.name != REFERENCE.name
+        self.use(StepPath())
+        if size.records_ahead and self._can_record:
+            self._decode_step.record_ahead(budget_s=RECORDING_S)
         self._random = random.Random(0)
         self._vocab_size = vocab_size
         self._numbers = count()
 
-    def describe(self) -> dict[str, str]:
+    def use(self, path: StepPath) -> None:
+        """Run the steps from now on this way, as far as the kernels can."""
+        self._path = replace(path, uses_graphs=path.uses_graphs and self._can_record)
+        self._runner.decode_step = self._decode_step if self._path.uses_graphs else None
+        self._core.overlaps = path.overlaps
+
+    def describe(self) -> dict[str, Any]:
         """What tells its figures from those of others."""
         return {
+            **asdict(self._path),
             "model": self.shape.name,
             "kind": self.kind,
             "kv_dtype": kv_dtype_name(self._kv_dtype),
@@ -146,7 +181,7 @@ class RandomEngine:
     def count_active_experts(self) -> float | None:
         """Different experts that a layer's rows go to in one step, mean; None without experts.
 
-        Runs one step. None also where the step does not call the router's module, as a graph does not.
+        Runs one step, without a graph: that would not call the router's module.
         """
         counts: list[int] = []
 
@@ -160,7 +195,9 @@ class RandomEngine:
                 top_k = module.sizes.num_experts_per_token
                 hooks.append(module.get_submodule("router").register_forward_hook(note))
         if hooks:
+            self._runner.decode_step = None
             self.step()
+            self.use(self._path)
         for hook in hooks:
             hook.remove()
         return sum(counts) / len(counts) if counts else None

@@ -58,6 +58,8 @@ def _measure_kind(
         max_model_len=request_tokens,
         max_num_seqs=plan.max_num_seqs,
         kv_cache_dtype=plan.kv_cache_dtype,
+        # On a CPU nothing is recorded, only called.
+        records_ahead=machine.device.type == "cuda",
     )
     engine = RandomEngine(shape, kind, machine, size)
     figures = _window(engine, plan)

@@ -55,6 +55,18 @@ def summarize(lines: Lines, file: str, run_id: str) -> dict[str, Any]:
             for line in lines
             if str(line["figure"]).startswith("transformers")
         ],
+        "determinism": [
+            {
+                **{
+                    key: line[key]
+                    for key in ("figure", "model", "kind", "batch", "num_tokens")
+                    if key in line
+                },
+                "ratio": line["ratio"]["median"],
+            }
+            for line in lines
+            if str(line["figure"]).startswith("cost of")
+        ],
         "skipped": [line["what"] for line in _named(lines, "skipped")],
         "failed": [line["what"] for line in _named(lines, "failed")],
     }
@@ -77,6 +89,10 @@ def _row(line: Mapping[str, Any]) -> str | None:
                 f"{step['median']:8.2f} ms ({step['least']:.2f} to {step['most']:.2f})  {rate:9.1f} tok/s  "
                 f"ceiling {line['ceiling_ms']:.2f} ms, {line['share_of_ceiling']:.0%}"
             )
+        case "decode path":
+            graphs = "graphs" if line["uses_graphs"] else "eager"
+            overlap = "overlapping" if line["overlaps"] else "one after the other"
+            return f"  instead  {model}batch {line['batch']:>3} {graphs}, {overlap}: {line['step_ms']:.2f} ms"
         case "first token":
             found = line["ttft_ms"]
             return (
@@ -99,7 +115,15 @@ def _row(line: Mapping[str, Any]) -> str | None:
             return f"HF batches {model}{line['output_tokens_per_s']:9.1f} output tok/s"
         case "invariance":
             equal = f"{line['num_equal_in_batch']} in a batch, {line['num_equal_with_cached_prefix']} cached"
-            return f"invariance {model}of {line['num_requests']} answers equal: {equal}"
+            mode = "deterministic" if line["deterministic"] else "default"
+            return f"invariance {model}{mode}: of {line['num_requests']} answers equal: {equal}"
+        case "cost of a step" | "cost of a prompt" as figure:
+            what = f"batch {line['batch']}" if "batch" in line else f"{line['num_tokens']} tokens"
+            ratio = line["ratio"]
+            return (
+                f"{figure:<17}{model}{what}: deterministic mode takes {ratio['median']:.2f} times as long "
+                f"({ratio['least']:.2f} to {ratio['most']:.2f})"
+            )
         case "skipped" | "failed" as figure:
             return f"{figure:<10} {line['what']}: {line['reason']}"
     return None

@@ -57,7 +57,8 @@ class EngineCore:
         vocab_size: rows of the model's vocabulary; ids beyond it are refused.
         grammars: where constrained requests wait for their grammar; None refuses them.
         overlaps: launch a step before the tokens of the one before are read, where that is possible. A
-            device that works beside the host then never waits for it; tokens are the same.
+            device that works beside the host then never waits for it; tokens are the same. May be changed
+            between two steps.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class EngineCore:
         self._vocab_size = vocab_size
         self._grammars = grammars
         self._notices = QueueNotices()
-        self._overlaps = overlaps
+        self.overlaps = overlaps
         self._in_flight: InFlight | None = None
 
     @property
@@ -170,7 +171,7 @@ class EngineCore:
             outputs += self._collect(before)
         if failure is not None:
             outputs += self._fail(batch, failure)
-        if self._in_flight is not None and not self._overlaps:
+        if self._in_flight is not None and not self.overlaps:
             outputs += self._collect(self._in_flight)
             self._in_flight = None
         return outputs

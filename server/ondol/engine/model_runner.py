@@ -52,7 +52,8 @@ class ModelRunner:
         sampler: for the model's vocabulary.
         device: where all three live.
         kernels: what the model computes with.
-        decode_step: runs the batches in which everybody decodes; None treats them as all others.
+        decode_step: runs the batches in which everybody decodes; None treats them as all others. May be
+            changed between two steps.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class ModelRunner:
         self._cache = cache
         self._sampler = sampler
         self.device = device
-        self._decode_step = decode_step
+        self.decode_step = decode_step
         # Tokens of the newest launch; None if that failed, for then nobody's are pending.
         self._sampled: SampledTokens | None = None
 
@@ -78,7 +79,7 @@ class ModelRunner:
     def launch(self, batch: Batch) -> LaunchedStep:
         """Queue a batch's work behind the launches before; see `core.Runner`."""
         sampled, self._sampled = self._sampled, None
-        decode_step = self._decode_step
+        decode_step = self.decode_step
         if decode_step is not None and sampled is None:
             decode_step.reset()
         items: Sequence[ScheduledRequest] = batch.sampling()
