@@ -45,6 +45,7 @@ help:
 	@echo 'make test-slow   run the proofs that need minutes'
 	@echo 'make check       lint, types and contracts'
 	@echo 'make screenshots take the pictures of docs/web.md'
+	@echo 'make web-setup   install what the web chat shows markdown with (make serve does it)'
 	@echo 'make clean       remove .venv, node_modules and caches'
 
 serve: $(SERVE_STAMP) web-setup
