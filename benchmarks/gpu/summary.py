@@ -109,21 +109,31 @@ def _row(line: Mapping[str, Any]) -> str | None:
                 f"tok/s in and out, {line['num_running']} running  "
                 f"ceiling {line['ceiling_requests_per_s']:.2f}, {line['share_of_ceiling']:.0%}"
             )
+    return _row_beside(line, model)
+
+
+def _row_beside(line: Mapping[str, Any], model: str) -> str | None:
+    """Of what is not the engine's own speed."""
+    match line["figure"]:
         case "transformers generate":
             return f"generate   {model}batch {line['batch']:>3}  {line['step_ms']['median']:8.2f} ms"
         case "transformers continuous batching":
             return f"HF batches {model}{line['output_tokens_per_s']:9.1f} output tok/s"
-        case "invariance":
-            equal = f"{line['num_equal_in_batch']} in a batch, {line['num_equal_with_cached_prefix']} cached"
-            mode = "deterministic" if line["deterministic"] else "default"
-            return f"invariance {model}{mode}: of {line['num_requests']} answers equal: {equal}"
-        case "cost of a step" | "cost of a prompt" as figure:
-            what = f"batch {line['batch']}" if "batch" in line else f"{line['num_tokens']} tokens"
-            ratio = line["ratio"]
-            return (
-                f"{figure:<17}{model}{what}: deterministic mode takes {ratio['median']:.2f} times as long "
-                f"({ratio['least']:.2f} to {ratio['most']:.2f})"
-            )
+        case "invariance" | "cost of a step" | "cost of a prompt":
+            return _determinism_row(line, model)
         case "skipped" | "failed" as figure:
             return f"{figure:<10} {line['what']}: {line['reason']}"
     return None
+
+
+def _determinism_row(line: Mapping[str, Any], model: str) -> str:
+    if line["figure"] == "invariance":
+        equal = f"{line['num_equal_in_batch']} in a batch, {line['num_equal_with_cached_prefix']} cached"
+        mode = "deterministic" if line["deterministic"] else "default"
+        return f"invariance {model}{mode}: of {line['num_requests']} answers equal: {equal}"
+    what = f"batch {line['batch']}" if "batch" in line else f"{line['num_tokens']} tokens"
+    ratio = line["ratio"]
+    return (
+        f"{line['figure']:<17}{model}{what}: deterministic mode takes {ratio['median']:.2f} times as long "
+        f"({ratio['least']:.2f} to {ratio['most']:.2f})"
+    )
