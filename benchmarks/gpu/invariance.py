@@ -1,17 +1,16 @@
-"""Whether a request's tokens depend on its neighbours, and what preventing it costs.
+"""Whether a request's tokens depend on its neighbours, by the default kernels and by the deterministic ones.
 
 Runs the same greedy requests alone, in a batch, and after their prompts were cached. Invariant: counts whole
 answers that are equal, token for token.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from benchmarks.gpu.machine import Machine
+from benchmarks.gpu.machine import Machine, deterministic_twin
 from benchmarks.gpu.random_engine import BLOCK_SIZE, EngineSize, RandomEngine
 from benchmarks.gpu.record import Recorder
 from benchmarks.gpu.shapes import ModelShape
-from ondol.engine.messages import EngineConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +30,20 @@ SMOKE_PLAN = InvariancePlan(
 
 
 def measure_invariance(recorder: Recorder, machine: Machine, shape: ModelShape, plan: InvariancePlan) -> None:
-    """Share of answers that stay as they are when they are alone, in a batch, and with a cached prefix."""
+    """Share of answers that stay as they are when they are alone, in a batch, and with a cached prefix.
+
+    With the kernels that serve by default, and with the deterministic ones.
+    """
+    twin = deterministic_twin(machine.kernels)
+    machines = [machine, *([] if twin is None else [replace(machine, kernels=twin)])]
     for kind in plan.kinds:
-        work = partial(_measure_kind, recorder, machine, shape, kind, plan)
-        recorder.attempt(f"{shape.name} {kind}", work)
-        machine.free_memory()
-    if not hasattr(EngineConfig, "deterministic"):
-        recorder.skip(
-            "cost of the deterministic mode", "the engine has no deterministic mode that could be switched"
-        )
+        for chosen in machines:
+            mode = "deterministic" if chosen.kernels.is_deterministic else "default"
+            work = partial(_measure_kind, recorder, chosen, shape, kind, plan)
+            recorder.attempt(f"{shape.name} {kind} {mode}", work)
+            machine.free_memory()
+    if twin is None:
+        recorder.skip("the deterministic mode", "it needs Triton's kernels on a GPU")
 
 
 def _measure_kind(
@@ -62,6 +66,7 @@ def _measure_kind(
     recorder.figure(
         "invariance",
         **description,
+        deterministic=machine.kernels.is_deterministic,
         num_requests=plan.num_requests,
         num_equal_in_batch=_num_equal(alone, batched),
         num_equal_with_cached_prefix=_num_equal(alone, cached),

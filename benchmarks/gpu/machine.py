@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.gpu.ceilings import DeviceRates
 from benchmarks.gpu.timing import measure_rates
-from ondol.kernels.backend import REFERENCE, Kernels, choose_kernels
+from ondol.kernels.backend import REFERENCE, Kernels, choose_kernels, deterministic_reference
 
 # What the engine would choose, the torch reference, or Triton unasked whether it works.
 KERNEL_CHOICES = ("auto", "torch", "triton")
@@ -84,6 +84,14 @@ class Machine:
 def peak_bytes(device: torch.device) -> int | None:
     """Most memory that tensors took since the last reset; None on a CPU, where torch does not count."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def deterministic_twin(kernels: Kernels) -> Kernels | None:
+    """Kernels of the same kind whose rows do not depend on each other; None where there are none."""
+    if kernels.name == "triton":
+        found: Kernels = importlib.import_module("ondol.kernels.triton.backend").DETERMINISTIC
+        return found
+    return None if torch.cuda.is_available() else deterministic_reference()
 
 
 def _choose(device: torch.device, asked: str) -> tuple[Kernels, tuple[str, ...]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks.gpu import decode, invariance, kernels, peer, saturated
+from benchmarks.gpu import decode, determinism, invariance, kernels, peer, saturated
 from benchmarks.gpu.machine import Machine
 from benchmarks.gpu.record import Recorder
 from benchmarks.gpu.shapes import MODELS, QWEN1_5_7B, QWEN1_5_MOE, QWEN2_7B, TINY_DENSE, TINY_MOE, ModelShape
@@ -50,6 +50,8 @@ def all_parts(origin: Mapping[str, object], *, is_smoke: bool) -> list[Part]:
     parts += _with_float8_caches(models, pair, decode_plan, saturated_plan)
     parts += [_of("transformers", peer.measure_peer, shape, peer_plan) for shape in pair]
     parts.append(_of("invariance", invariance.measure_invariance, subject, invariance_plan))
+    cost_plan = determinism.SMOKE_PLAN if is_smoke else determinism.CostPlan()
+    parts.append(_of("determinism", determinism.measure_cost, subject, cost_plan))
     return parts
 
 

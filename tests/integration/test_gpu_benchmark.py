@@ -11,7 +11,7 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu" / "run.py"
 PART_FAMILIES = {
     *("environment", "kernels", "decode", "saturated", "decode-kv-fp8", "saturated-kv-fp8"),
-    *("transformers", "invariance"),
+    *("transformers", "invariance", "determinism"),
 }
 
 # A GPU machine's environment: what is imported from outside it is not there.
@@ -85,5 +85,14 @@ def test_figures_stand_beside_ceilings_that_they_do_not_reach(smoke):
 
 def test_equal_requests_give_equal_answers_on_the_reference(smoke):
     _, lines = smoke
-    (line,) = [line for line in lines if line["figure"] == "invariance"]
-    assert line["num_equal_in_batch"] == line["num_equal_with_cached_prefix"] == line["num_requests"]
+    found = [line for line in lines if line["figure"] == "invariance"]
+    assert [line["deterministic"] for line in found] == [False, True]
+    for line in found:
+        assert line["num_equal_in_batch"] == line["num_equal_with_cached_prefix"] == line["num_requests"]
+
+
+def test_deterministic_mode_is_measured_beside_the_default(smoke):
+    _, lines = smoke
+    steps = [line["ratio"]["median"] for line in lines if line["figure"].startswith("cost of")]
+    assert len(steps) == 3
+    assert all(ratio > 0 for ratio in steps)
