@@ -11,6 +11,8 @@ import pytest
 from support.browsers import browser_path
 from support.stub_daemon import StubDaemon
 
+from ondol.api.web_page import FOLDER
+
 # The browser's own word for any answer from status 400: what the page makes of it is what tests look at.
 EXPECTED_ERRORS = ("Failed to load resource",)
 
@@ -45,6 +47,8 @@ def browser():
     path = browser_path()
     if path is None:
         pytest.skip("no Chromium on the PATH; `make browser-setup` installs one where it can")
+    if not (FOLDER / "vendor" / "marked.js").is_file():
+        pytest.skip("the page's packages are missing; `make web-setup` installs them where npm is")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
