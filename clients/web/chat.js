@@ -45,7 +45,7 @@ export function createChat(app) {
     },
 
     /** Ends the answer that is being written; its words stay. */
-    stop: () => writer.stop(open().id),
+    stop: () => void writer.stop(open().id),
 
     /** Another answer beside this one. @param {string} id */
     regenerate: (id) => answer((conversation) => withAnswer(conversation, conversation.messages[id].parentId, state.get().modelId)),
@@ -65,8 +65,8 @@ export function createChat(app) {
     forgetOldest: (id) => rewrite(id, (conversation) => withShorterMemory(conversation) ?? conversation),
 
     /** @param {string} id of a conversation @returns {Promise<Conversation | null>} what was removed, for `restore` */
-    remove(id) {
-      writer.stop(id);
+    async remove(id) {
+      await writer.stop(id);
       return conversations.remove(id);
     },
   };

@@ -39,7 +39,6 @@ import { splitThought } from "./thoughts.js";
  * @property {Record<string, Message>} messages
  * @property {string | null} leafId
  * @property {string | null} [firstReadId] the model reads from this message on; null: from the first
- * @property {string} draft
  */
 
 const MAX_TITLE_GRAPHEMES = 40;
@@ -68,7 +67,6 @@ export function createConversation(fields = {}) {
     messages: {},
     leafId: null,
     firstReadId: null,
-    draft: "",
     ...fields,
   };
 }

@@ -20,7 +20,7 @@ export class AnswerWriter {
   #api;
   #conversations;
   #connection;
-  /** @type {Map<string, Run>} by conversation */
+  /** @type {Map<string, { run: Run, done: Promise<void> }>} by conversation */
   #runs = new Map();
   /** @type {Refused | null} */
   #refused = null;
@@ -45,9 +45,16 @@ export class AnswerWriter {
     return this.#runs.has(conversationId);
   }
 
-  /** Ends the answer that is being written; its words stay. @param {string} conversationId */
-  stop(conversationId) {
-    this.#runs.get(conversationId)?.abort();
+  /**
+   * Ends the answer that is being written; its words stay.
+   *
+   * @param {string} conversationId
+   * @returns {Promise<void>} when they are stored
+   */
+  async stop(conversationId) {
+    const open = this.#runs.get(conversationId);
+    open?.run.abort();
+    await open?.done;
   }
 
   /** The last answer that was refused for want of a key, once. @returns {Refused | null} */
@@ -62,35 +69,54 @@ export class AnswerWriter {
    *
    * @param {Conversation} conversation
    * @param {string} messageId
+   * @returns {Promise<void>} when it is stored
    */
-  async write(conversation, messageId) {
-    const { id } = conversation;
-    if (this.isWriting(id)) return;
+  write(conversation, messageId) {
+    const { id, messages } = conversation;
     const run = new Run({
       conversationId: id,
-      message: conversation.messages[messageId],
+      message: messages[messageId],
       onChange: () => this.#show(),
       keep: this.#conversations.keepOpenAnswer,
     });
-    this.#runs.set(id, run);
+    const done = this.#writeTo(run, conversation);
+    this.#runs.set(id, { run, done });
     this.#show();
-    const { modelId } = this.#state.get();
+    return done;
+  }
+
+  async #writeTo(run, conversation) {
+    const { conversationId, messageId } = run;
     // The question is painted before a long conversation is made into a request.
     await nextTask();
+    const modelId = await this.#modelId(run, conversation.messages[messageId]);
     const outcome = await this.#outcomeOf(run, () => requestOf(conversation, run, modelId)).finally(() => {
-      this.#runs.delete(id);
+      this.#runs.delete(conversationId);
     });
-    const saved = this.#conversations.update(id, (current) =>
-      current.messages[messageId] ? updateMessage(current, messageId, outcome) : current,
+    const saved = this.#conversations.update(conversationId, (current) =>
+      current.messages[messageId] ? updateMessage(current, messageId, { ...outcome, modelId }) : current,
     );
     this.#show();
     await saved;
-    await this.#conversations.keepOpenAnswer(id, null);
+    await this.#conversations.keepOpenAnswer(conversationId, null);
   }
 
   #show() {
     const { conversation } = this.#state.get();
-    this.#state.set({ streaming: this.#runs.get(conversation?.id)?.status ?? null });
+    this.#state.set({ streaming: this.#runs.get(conversation?.id)?.run.status ?? null });
+  }
+
+  /** A page that was opened a moment ago does not know its daemon's models yet. */
+  async #modelId(run, message) {
+    const isKnown = () => this.#state.get().modelId !== null || this.#state.get().models.length > 0;
+    if (!isKnown()) {
+      await run.pause({ for: "loading", delayS: 0 }, (onReady) =>
+        this.#state.subscribe(["models", "modelId"], () => {
+          if (isKnown()) onReady();
+        }),
+      );
+    }
+    return this.#state.get().modelId ?? message.modelId;
   }
 
   /** @returns {Promise<object>} what the message holds in the end */
@@ -137,7 +163,7 @@ export class AnswerWriter {
 function requestOf(conversation, run, modelId) {
   const current = updateMessage(conversation, run.messageId, run.words);
   return answerRequest({
-    modelId: modelId ?? conversation.messages[run.messageId].modelId,
+    modelId,
     messages: requestMessages(current, run.messageId),
     parameters: conversation.parameters,
   });

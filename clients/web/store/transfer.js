@@ -65,7 +65,6 @@ function sound(entry, place, newId) {
     messages: Object.fromEntries(messages),
     leafId: messages.has(entry.leafId) ? entry.leafId : newest(messages),
     firstReadId: messages.has(entry.firstReadId) ? entry.firstReadId : null,
-    draft: text(entry.draft),
   };
 }
 

@@ -127,9 +127,9 @@ function createBox({ app, field }) {
 }
 
 /** Why nothing can be sent now; the text stays in the box. @returns {string | null} */
-function hindrance({ streaming, modelId }) {
+function hindrance({ streaming, models, modelId }) {
   if (streaming) return "composer.busy";
-  return modelId === null ? "composer.noModel" : null;
+  return modelId === null && models.length > 0 ? "composer.noModel" : null;
 }
 
 /** @param {KeyboardEvent} event */
