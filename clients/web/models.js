@@ -61,9 +61,11 @@ export function statusText(model, t, locale) {
  * @param {Model} model
  * @param {import("./i18n.js").Translate} t
  * @param {import("./i18n.js").Locale} locale
- * @returns {string} how it is stored and what it takes, as far as the daemon tells
+ * @returns {string} how a loaded model is stored and what it takes, as far as the daemon tells
  */
 export function factsText(model, t, locale) {
+  // What the list told of a model while it was loaded is told no more.
+  if (model.status.value !== "loaded") return "";
   const facts = [
     model.quantization,
     model.max_model_len && t("model.context", { count: model.max_model_len }),

@@ -47,9 +47,10 @@ test("a failed load says what to do, and an unknown failure what the daemon said
 });
 
 test("facts are those that the daemon tells", () => {
-  assert.equal(factsText(model("m", { value: "unloaded" }), t, "ko"), "");
+  assert.equal(factsText(model("m", { value: "loaded" }), t, "ko"), "");
   const loaded = { quantization: "nf4", max_model_len: 32768, memory: { total_bytes: 6.25 * 2 ** 30 }, device: "cuda", num_streams: 2 };
   assert.equal(factsText(model("m", { value: "loaded" }, loaded), t, "ko"), "nf4 · 컨텍스트 32,768 · 6.3 GiB · CUDA · 답하는 중 2");
+  assert.equal(factsText(model("m", { value: "unloaded" }, loaded), t, "ko"), "");
 });
 
 test("whether a model fits is said with what it needs", () => {

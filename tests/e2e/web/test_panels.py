@@ -1,4 +1,7 @@
-"""What stands around the chat: models, settings, the API key, notices, figures, shortcuts."""
+"""What stands around the chat: models, settings, the API key, notices, figures, shortcuts.
+
+Each test takes a second in a browser, and `make test` has room for the main ways only; the others are slow.
+"""
 
 import re
 
@@ -50,6 +53,7 @@ def test_a_model_is_loaded_by_keyboard_and_shows_how_far_it_is(stub, open_page):
     poll(lambda: stub.orders[1:], lambda orders: orders == [("/models/unload", {"model": "other"})])
 
 
+@pytest.mark.slow
 def test_a_load_that_fails_later_says_what_to_do(stub, open_page):
     page = show_models(stub, open_page, model_entry("stub"), model_entry("huge", "unloaded"))
     option(page, "huge").click()
@@ -64,6 +68,7 @@ def test_a_load_that_fails_later_says_what_to_do(stub, open_page):
     expect(page.get_by_text("들어가요. nf4로 6 GiB가 필요하고, 10 GiB를 쓸 수 있어요.")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_here_is_downloaded_by_its_own_button_only(stub, open_page):
     far = model_entry("far", "unloaded") | {"in_cache": False}
     page = show_models(stub, open_page, model_entry("stub"), far)
@@ -101,6 +106,7 @@ def test_a_chat_s_own_settings_reach_the_daemon_and_survive_a_reload(ready, stub
     assert stub.bodies[1]["messages"][0]["role"] == "user"
 
 
+@pytest.mark.slow
 def test_theme_send_key_and_language_are_kept(ready):
     ready.keyboard.press("Control+,")
     ready.get_by_text("어둡게").click()
@@ -142,6 +148,7 @@ def test_a_missing_key_is_asked_for_and_the_question_is_asked_again(stub, open_p
     expect(page.get_by_text("넣어 둔 키가 없어요.")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_a_daemon_that_is_away_is_told_and_so_is_its_return(ready, stub):
     ready.locator("#model-button .is-loaded").wait_for()
     stub.stop()
@@ -153,6 +160,7 @@ def test_a_daemon_that_is_away_is_told_and_so_is_its_return(ready, stub):
     expect(ready.get_by_text("서버에 다시 연결됐어요.")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_figures_tell_draft_speed_and_context(ready, stub):
     ready.locator("#model-button .is-loaded").wait_for()
     ready.fill("#composer-input", "안녕하세요")

@@ -1,4 +1,7 @@
-"""The list of conversations as a person uses it: by pointer, by keyboard, on a small screen."""
+"""The list of conversations as a person uses it: by pointer, by keyboard, on a small screen.
+
+Each test takes a second in a browser, and `make test` has room for the main ways only; the others are slow.
+"""
 
 import json
 import re
@@ -103,6 +106,7 @@ def test_enter_that_ends_a_syllable_does_not_end_the_renaming(talked):
     talked.get_by_role("button", name="한", exact=True).wait_for()
 
 
+@pytest.mark.slow
 def test_escape_gives_a_new_name_up(talked):
     menu(talked, "부산 여행 계획", "이름 바꾸기")
     talked.keyboard.type("x")
@@ -121,6 +125,7 @@ def test_a_deleted_conversation_comes_back_whole(talked):
     talked.get_by_text("배추김치와 돼지고기").wait_for()
 
 
+@pytest.mark.slow
 def test_the_menu_goes_by_arrows_and_gives_the_focus_back(talked):
     button = talked.get_by_role("button", name="‘부산 여행 계획’ 메뉴")
     button.press("Enter")
@@ -146,6 +151,7 @@ def test_what_was_exported_can_be_imported_elsewhere(talked, stub, open_page, tm
     until_titles(elsewhere, titles(talked))
 
 
+@pytest.mark.slow
 def test_a_file_of_another_kind_is_refused(page, tmp_path):
     file = tmp_path / "picture.json"
     file.write_text("not json", encoding="utf-8")
@@ -154,6 +160,7 @@ def test_a_file_of_another_kind_is_refused(page, tmp_path):
     page.get_by_role("alert").get_by_text("대화를 내보낸 파일이 아니에요.").wait_for()
 
 
+@pytest.mark.slow
 def test_a_conversation_can_be_saved_as_markdown(talked):
     with talked.expect_download() as download:
         menu(talked, "부산 여행 계획", "마크다운으로 내보내기")
@@ -161,6 +168,7 @@ def test_a_conversation_can_be_saved_as_markdown(talked):
     assert "## 나\n\n해운대에서 이틀" in download.value.path().read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_on_a_small_screen_the_list_is_a_drawer_that_keeps_the_focus(stub, open_page):
     page = open_page(stub.url, viewport={"width": 360, "height": 740})
     page.wait_for_selector("#composer-input")

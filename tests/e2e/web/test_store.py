@@ -1,4 +1,7 @@
-"""What the browser's own database keeps; tests/web/store.test.mjs asks the same of the store in memory."""
+"""What the browser's own database keeps; tests/web/store.test.mjs asks the same of the store in memory.
+
+Each test takes a second in a browser, and `make test` has room for the main ways only; the others are slow.
+"""
 
 import pytest
 from support.stub_daemon import StubDaemon
@@ -58,6 +61,7 @@ def test_one_more_message_writes_one_record(in_page):
     )
 
 
+@pytest.mark.slow
 def test_a_conversation_that_another_tab_removed_is_saved_whole(in_page):
     assert (
         in_page("""
@@ -72,6 +76,7 @@ def test_a_conversation_that_another_tab_removed_is_saved_whole(in_page):
     )
 
 
+@pytest.mark.slow
 def test_removing_leaves_nothing_behind(in_page):
     assert in_page("""
       const store = await openStore({ newId });
@@ -89,6 +94,7 @@ def test_removing_leaves_nothing_behind(in_page):
     """) == [None, "제목", 0, "dark", True]
 
 
+@pytest.mark.slow
 def test_a_browser_that_keeps_nothing_says_so(stub, open_page):
     page = open_page(stub.url)
     page.add_init_script("Object.defineProperty(window, 'indexedDB', { value: undefined })")
