@@ -19,7 +19,10 @@ SINGLE = (1,)
 # Results that are compared, at least: that many do not agree by chance where the order of sums differs.
 NUM_COMPARED = 256
 
-MatrixKey = tuple[torch.Size, tuple[int, ...], torch.dtype]
+# Where a matrix begins in memory counts up to this: a library may sum otherwise from the middle of a vector.
+ALIGNMENT_BYTES = 64
+
+MatrixKey = tuple[torch.Size, tuple[int, ...], torch.dtype, int]
 
 
 class RowTiles:
@@ -35,7 +38,7 @@ class RowTiles:
         return products[0] if len(products) == 1 else torch.cat(products, dim=-2)
 
     def _sizes_for(self, matrix: Tensor) -> tuple[int, ...]:
-        key = (matrix.shape, matrix.stride(), matrix.dtype)
+        key = (matrix.shape, matrix.stride(), matrix.dtype, matrix.data_ptr() % ALIGNMENT_BYTES)
         if key not in self._sizes:
             self._sizes[key] = find_sizes(matrix)
         return self._sizes[key]
