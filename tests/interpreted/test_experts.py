@@ -38,6 +38,20 @@ def test_equal_logits_choose_the_first_experts():
     torch.testing.assert_close(weights.float(), torch.full((2, 3), 1 / 3), atol=2e-3, rtol=0)
 
 
+# numpy, which interprets, warns of what a GPU computes in silence.
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_row_that_is_not_finite_goes_to_experts_that_are_there(bad, normalize):
+    logits = torch.randn(2, 6)
+    logits[0] = bad
+    weights, experts = route(logits, 4, normalize)
+    assert experts[0].tolist() == [0, 1, 2, 3]
+    expected_weights, expected_experts = operators.route(logits[1:], 4, normalize)
+    assert torch.equal(experts[1:], expected_experts)
+    torch.testing.assert_close(weights[1:], expected_weights)
+
+
 @pytest.mark.parametrize(("num_rows", "num_experts"), [(1, 8), (3, 4), (23, 5), (40, 2)])
 def test_grouping_covers_every_pair_once_and_in_order(num_rows, num_experts):
     experts = _random_experts(num_rows, num_experts, top_k=2)

@@ -140,8 +140,11 @@ def _route_kernel(
     is_expert = index < NUM_EXPERTS
     scores = tl.load(logits + row * stride + index, mask=is_expert, other=float("-inf")).to(tl.float32)
     exponentials = tl.exp(scores - tl.max(scores, axis=0))
+    probabilities = exponentials / tl.sum(exponentials, axis=0)
+    # A row that is not finite goes to experts that are there all the same; it stays what it is by itself.
+    probabilities = tl.where(probabilities == probabilities, probabilities, 0.0)
     # Absent experts, and those already chosen, lie below every probability.
-    left = tl.where(is_expert, exponentials / tl.sum(exponentials, axis=0), -1.0)
+    left = tl.where(is_expert, probabilities, -1.0)
     total = tl.sum(tl.zeros((BLOCK,), tl.float32), axis=0)
     chosen = ()
     for slot in tl.static_range(TOP_K):
