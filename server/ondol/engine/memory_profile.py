@@ -16,7 +16,7 @@ from ondol.engine.kv_cache import KVPlan, KVRequest, available_bytes, plan_kv_ca
 from ondol.engine.messages import EngineConfig
 from ondol.engine.runner_builder import BuiltRunner, RunnerBuilder
 from ondol.engine.step_sizes import MAX_POSITIONS
-from ondol.engine.warm_up import MAX_TOKENS, decode_batch, prefill_batch
+from ondol.engine.warm_up import MAX_TOKENS, cut_into_prompts, decode_batch, prefill_batch
 
 # Graphs that are recorded to learn what one takes; the driver takes memory in pieces, so one tells little.
 NUM_PROBE_GRAPHS = 5
@@ -75,8 +75,7 @@ class LargestSteps:
     @property
     def prompt_lengths(self) -> Sequence[int]:
         """Prompts that fill a step, as long as they can be."""
-        num_whole, rest = divmod(self.num_tokens, self.max_model_len)
-        return [self.max_model_len] * num_whole + [rest] * (rest > 0)
+        return cut_into_prompts(self.num_tokens, self.max_model_len, self.max_num_seqs)
 
     @property
     def decode_context(self) -> int:

@@ -30,20 +30,19 @@ GREEDY = SamplingParams(max_tokens=2, temperature=0.0)
 RANDOM = SamplingParams(max_tokens=2, top_k=50, top_p=0.9, min_p=0.01)
 
 
-def choose_token_budget(
-    runner: ModelRunner, device: torch.device, num_blocks: int, block_size: int, max_num_seqs: int
-) -> int:
+def choose_token_budget(runner: ModelRunner, device: torch.device, plan: KVPlan, max_num_seqs: int) -> int:
     """Tokens per step that the device computes within the target time.
 
     Runs two prefills of a few tokens over blocks that nobody owns yet; the first one warms up. At least
     one token for each of `max_num_seqs` requests fits, however slow the device is.
     """
-    num_tokens = min(NUM_PROBE_TOKENS[device.type], num_blocks * block_size)
-    batch = prefill_batch([num_tokens], block_size, num_blocks)
+    num_tokens = min(NUM_PROBE_TOKENS[device.type], plan.num_blocks * plan.block_size)
+    lengths = cut_into_prompts(num_tokens, plan.max_model_len, max_num_seqs)
+    batch = prefill_batch(lengths, plan.block_size, plan.num_blocks)
     runner.launch(batch).collect()
     started = time.perf_counter()
     runner.launch(batch).collect()
-    tokens_per_s = num_tokens / (time.perf_counter() - started)
+    tokens_per_s = batch.num_tokens / (time.perf_counter() - started)
     budget = min(int(tokens_per_s * TARGET_STEP_S), MAX_TOKENS[device.type])
     return max(budget, max_num_seqs)
 
@@ -72,7 +71,13 @@ def prepare(
             built.runner.launch(batch).collect()
     if max_num_batched_tokens is not None:
         return max_num_batched_tokens
-    return choose_token_budget(built.runner, device, plan.num_blocks, plan.block_size, max_num_seqs)
+    return choose_token_budget(built.runner, device, plan, max_num_seqs)
+
+
+def cut_into_prompts(num_tokens: int, max_model_len: int, max_num_seqs: int) -> list[int]:
+    """Lengths of prompts, as long as they can be, of so many tokens together, or of as many as may run."""
+    num_whole, rest = divmod(num_tokens, max_model_len)
+    return ([max_model_len] * num_whole + [rest] * (rest > 0))[:max_num_seqs]
 
 
 def prefill_batch(num_tokens: Sequence[int], block_size: int, num_blocks: int) -> Batch:

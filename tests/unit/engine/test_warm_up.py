@@ -5,6 +5,7 @@ import torch
 
 from ondol.engine import warm_up
 from ondol.engine.batch import StepResult
+from ondol.engine.kv_cache import KVPlan
 from ondol.engine.warm_up import NUM_PROBE_TOKENS, choose_token_budget
 
 CPU = torch.device("cpu")
@@ -34,12 +35,20 @@ class TimedRunner:
 )
 def test_the_budget_is_a_quarter_of_a_seconds_work_within_bounds(monkeypatch, seconds, budget):
     runner = TimedRunner(monkeypatch, seconds)
-    assert choose_token_budget(runner, CPU, num_blocks=64, block_size=16, max_num_seqs=8) == budget
+    assert choose_token_budget(runner, CPU, KVPlan(64, 16, 1024, 0), max_num_seqs=8) == budget
 
 
 def test_the_probe_fits_a_small_pool_and_touches_each_of_its_blocks_once(monkeypatch):
     runner = TimedRunner(monkeypatch, 0.1)
-    choose_token_budget(runner, CPU, num_blocks=3, block_size=5, max_num_seqs=2)
+    choose_token_budget(runner, CPU, KVPlan(3, 5, 1024, 0), max_num_seqs=2)
     (item,) = runner.batches[0].scheduled
     assert (item.num_tokens, item.request.block_ids) == (15, [0, 1, 2])
     assert item.num_tokens < NUM_PROBE_TOKENS["cpu"]
+
+
+def test_no_probe_is_longer_than_the_context(monkeypatch):
+    runner = TimedRunner(monkeypatch, 0.1)
+    choose_token_budget(runner, CPU, KVPlan(64, 16, 30, 0), max_num_seqs=8)
+    assert [item.num_tokens for item in runner.batches[0].scheduled] == [30, 30, 4]
+    choose_token_budget(runner, CPU, KVPlan(64, 16, 30, 0), max_num_seqs=2)
+    assert [item.num_tokens for item in runner.batches[-1].scheduled] == [30, 30]

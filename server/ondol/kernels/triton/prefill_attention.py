@@ -56,7 +56,9 @@ def _cut_into_tiles(metadata: AttentionMetadata) -> tuple[Tensor, Tensor]:
     # Tiles with the longest contexts first: the last programs to start are the short ones.
     tiles.sort(key=lambda tile: -tile[2])
     tables = torch.cat([span.block_ids.to(torch.int32) for span in metadata.prefills])
-    return torch.tensor(tiles, dtype=torch.int32).to(tables.device), tables
+    # From pinned memory, or the host would wait for all that was launched before.
+    on_host = torch.tensor(tiles, dtype=torch.int32, pin_memory=tables.is_cuda)
+    return on_host.to(tables.device, non_blocking=True), tables
 
 
 @triton.jit
