@@ -69,6 +69,11 @@ export function createChat(app) {
       await writer.stop(id);
       return conversations.remove(id);
     },
+
+    async removeAll() {
+      await writer.stopAll();
+      await conversations.removeAll();
+    },
   };
 }
 

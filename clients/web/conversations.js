@@ -11,7 +11,7 @@ import { Shelf } from "./shelf.js";
 /** @typedef {import("./conversation.js").Conversation} Conversation */
 
 /**
- * @param {{ state: import("./state.js").State<any>, store: any }} app
+ * @param {ConstructorParameters<typeof Shelf>[0]} app
  */
 export function createConversations(app) {
   const { state } = app;
@@ -56,6 +56,12 @@ export function createConversations(app) {
     remove(id) {
       if (state.get().conversation.id === id) create();
       return shelf.remove(id);
+    },
+
+    /** @returns {Promise<void>} */
+    removeAll() {
+      create();
+      return shelf.removeAll();
     },
 
     /** @param {Conversation} conversation */

@@ -9,17 +9,25 @@ const PREFIX = "ondol.draft.";
 
 /**
  * @param {() => Storage} getStorage raises DOMException where the browser refuses
- * @returns {{ get(id: string): string, set(id: string, text: string): void }}
+ * @returns {{ get(id: string): string, set(id: string, text: string): void, removeAll(): void }}
  */
 export function createDrafts(getStorage) {
   const storage = available(getStorage);
   return {
     get: (id) => storage.getItem(PREFIX + id) ?? "",
+    removeAll() {
+      for (const key of keysOf(storage)) if (key.startsWith(PREFIX)) storage.removeItem(key);
+    },
     set(id, text) {
       if (text === "") storage.removeItem(PREFIX + id);
       else keep(storage, PREFIX + id, text);
     },
   };
+}
+
+/** All of them before the first is removed: removing moves the others. */
+function keysOf(storage) {
+  return Array.from({ length: storage.length }, (_, index) => storage.key(index));
 }
 
 function available(getStorage) {
@@ -46,5 +54,9 @@ function memory() {
     getItem: (key) => items.get(key) ?? null,
     setItem: (key, value) => void items.set(key, value),
     removeItem: (key) => void items.delete(key),
+    key: (index) => [...items.keys()][index],
+    get length() {
+      return items.size;
+    },
   };
 }

@@ -33,10 +33,10 @@ async function start() {
   api.setKey((await store.getSetting("apiKey")) ?? "");
   const t = createTranslate(() => state.get().locale);
   const connection = new Connection({ state, api, page: document });
-  const conversations = createConversations({ state, store });
+  const warn = (key) => state.set({ notice: { kind: "warning", text: t(key) } });
+  const conversations = createConversations({ state, store, onFull: () => warn("page.full") });
   const chat = { ...conversations, ...createChat({ state, api, conversations, connection }) };
   const drafts = createDrafts(() => localStorage);
-  const warn = (key) => state.set({ notice: { kind: "warning", text: t(key) } });
   const markdown = createMarkdown({ t, onUnavailable: () => warn("markdown.unavailable") });
   const app = { state, api, store, chat, drafts, connection, t, markdown };
 

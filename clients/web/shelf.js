@@ -13,12 +13,19 @@ const openAnswerKey = (id) => `openAnswer:${id}`;
 export class Shelf {
   #state;
   #store;
+  #onFull;
   #last = Promise.resolve();
 
-  /** @param {{ state: import("./state.js").State<any>, store: any }} app */
-  constructor({ state, store }) {
+  /**
+   * @param {object} app
+   * @param {import("./state.js").State<any>} app.state
+   * @param {any} app.store
+   * @param {() => void} app.onFull told when the browser's disk has no room for what was to be stored
+   */
+  constructor({ state, store, onFull }) {
     this.#state = state;
     this.#store = store;
+    this.#onFull = onFull;
   }
 
   /** Reads the list anew. @returns {Promise<void>} */
@@ -58,7 +65,12 @@ export class Shelf {
 
   /** @param {Conversation} conversation */
   async save(conversation) {
-    await this.#store.save(conversation);
+    try {
+      await this.#store.save(conversation);
+    } catch (error) {
+      if (error.name !== "QuotaExceededError") throw error;
+      this.#onFull();
+    }
     await this.#showSummaries();
   }
 
@@ -70,6 +82,15 @@ export class Shelf {
       await this.keepOpenAnswer(id, null);
       await this.#showSummaries();
       return conversation;
+    });
+  }
+
+  /** Removes all conversations; settings stay. @returns {Promise<void>} */
+  removeAll() {
+    return this.#inTurn(async () => {
+      for (const { id } of await this.#store.list()) await this.keepOpenAnswer(id, null);
+      await this.#store.removeAll();
+      await this.#showSummaries();
     });
   }
 

@@ -57,6 +57,11 @@ export class AnswerWriter {
     await open?.done;
   }
 
+  /** @returns {Promise<void>} when the words of all answers are stored */
+  async stopAll() {
+    await Promise.all([...this.#runs.keys()].map((conversationId) => this.stop(conversationId)));
+  }
+
   /** The last answer that was refused for want of a key, once. @returns {Refused | null} */
   takeRefused() {
     const refused = this.#refused;

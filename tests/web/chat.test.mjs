@@ -32,7 +32,7 @@ async function begin(answers, initial = {}) {
       return answers[bodies.length - 1](signal);
     },
   };
-  const conversations = createConversations({ state, store });
+  const conversations = createConversations({ state, store, onFull: () => assert.fail("the disk is full") });
   const chat = { ...conversations, ...createChat({ state, api, conversations, connection: { check: () => undefined } }) };
   chat.create();
   return { bodies, chat, state, store };
@@ -185,4 +185,16 @@ test("changes of a conversation that is left meanwhile are stored", async () => 
   await page.chat.setPinned(id, true);
   const { title, isPinned } = await page.store.load(id);
   assert.deepEqual([title, isPinned], ["새 이름", true]);
+});
+
+test("removing all conversations leaves no words behind", async () => {
+  const page = await begin([endless]);
+  page.chat.send("남기지 마");
+  await until(() => page.state.get().streaming?.text === "반");
+  const { id } = page.state.get().conversation;
+  await page.chat.keepOpenAnswer(id, { id: "m", content: "반" });
+  await page.chat.removeAll();
+  assert.deepEqual(page.state.get().summaries, []);
+  assert.equal(await page.store.load(id), null);
+  assert.equal(await page.store.getSetting(`openAnswer:${id}`), undefined);
 });

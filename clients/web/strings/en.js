@@ -288,4 +288,6 @@ export default Object.freeze({
 
   "composer.busy": "You can send this once the answer has ended. Your text stays.",
   "composer.noModel": "There is no model to answer yet. Choose one above; your text stays.",
+
+  "page.full": "The browser has no room left, and the chat was not saved. Export chats to a file and delete old ones.",
 });

@@ -12,7 +12,7 @@ const NOTICE_TITLE_GRAPHEMES = 24;
 
 /** @param {any} app */
 export function createConversationActions(app) {
-  const { state, store, chat, t } = app;
+  const { state, store, chat, drafts, t } = app;
 
   return {
     async open(id) {
@@ -50,9 +50,8 @@ export function createConversationActions(app) {
     },
 
     async removeAll() {
-      await store.removeAll();
-      chat.create();
-      await chat.refresh();
+      drafts.removeAll();
+      await chat.removeAll();
       state.set({ notice: { kind: "success", text: t("data.removedAll") } });
     },
   };

@@ -101,8 +101,8 @@ function createAnswer(app) {
         message.content && copyButton(app, message),
         message.content && editButton(app, message),
         change(app, "retry", t("message.regenerate"), () => app.chat.regenerate(message.id)),
-        h("span", { class: "message-stats" }, statsWords(app, message)),
         whyItStopped(app, message),
+        h("span", { class: "message-stats" }, statsWords(app, message)),
       ),
   };
 }
