@@ -78,10 +78,18 @@ function createSections(t) {
   };
 }
 
-/** Puts nodes in order and moves only those that are out of it: a node that moves loses the focus. */
+/**
+ * Puts nodes in order and moves only those that are out of it: a node that moves loses the focus. The focus
+ * of a node that goes is its neighbour's.
+ */
 function arrange(parent, wanted) {
   const kept = new Set(wanted);
-  for (const child of [...parent.children]) if (!kept.has(child)) child.remove();
+  for (const child of [...parent.children]) {
+    if (kept.has(child)) continue;
+    const neighbour = child.contains(document.activeElement) && (child.nextElementSibling ?? child.previousElementSibling);
+    child.remove();
+    if (neighbour) neighbour.querySelector("button")?.focus();
+  }
   wanted.forEach((node, index) => {
     if (parent.children[index] !== node) parent.insertBefore(node, parent.children[index] ?? null);
   });

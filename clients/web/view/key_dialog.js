@@ -80,7 +80,7 @@ async function tryKey({ state, api, store, t }, { input, submit, problem }) {
     await api.models();
     await store.setSetting("apiKey", key);
     input.value = "";
-    state.set({ needsKey: false, hasKey: true });
+    state.set({ needsKey: false });
   } catch (error) {
     if (error.name !== "ApiError") throw error;
     const isWrong = error.code === "invalid_api_key";

@@ -31,29 +31,40 @@ export function createNotices(app) {
   // Two regions that are there from the start: screen readers hear of what comes into them.
   const polite = h("div", { class: "notices-region", role: "status" });
   const urgent = h("div", { class: "notices-region", role: "alert" });
-  // In the top layer, so that it is seen over dialogs as well.
   const region = h("div", { class: "notices", popover: "manual" }, urgent, polite);
-  const close = (element) => {
-    element.remove();
-    if (!region.querySelector(".notice")) region.hidePopover();
-  };
   app.state.subscribe(["notice"], ({ notice }) => {
     if (notice === null) return;
+    raise(region);
     const target = notice.kind === "error" ? urgent : polite;
-    target.append(noticeElement(app, notice, close));
+    target.append(noticeElement(app, notice, () => hideEmpty(region)));
     const shown = region.querySelectorAll(".notice");
     if (shown.length > MAX_NUM_NOTICES) shown[0].remove();
-    if (region.matches(":popover-open")) region.hidePopover();
-    region.showPopover();
     app.state.set({ notice: null });
   });
   return region;
 }
 
-function noticeElement({ t }, notice, close) {
+/** Over everything. A modal dialog makes whatever is outside of it dead, so notices come into it. */
+function raise(region) {
+  const dialog = document.querySelector("dialog[open]");
+  if (region.matches(":popover-open")) region.hidePopover();
+  (dialog ?? document.body).append(region);
+  region.showPopover();
+  dialog?.addEventListener("close", () => {
+    raise(region);
+    hideEmpty(region);
+  }, { once: true });
+}
+
+function hideEmpty(region) {
+  if (region.matches(":popover-open") && !region.querySelector(".notice")) region.hidePopover();
+}
+
+function noticeElement({ t }, notice, onDismiss) {
   const dismiss = () => {
     clearTimeout(timer);
-    close(element);
+    element.remove();
+    onDismiss();
   };
   const act = () => {
     dismiss();

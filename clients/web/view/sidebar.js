@@ -55,12 +55,21 @@ export function createSidebarButton({ state, t }) {
   return button;
 }
 
-/** Opens or closes the drawer, or shows and hides the column where there is room for one. */
+/**
+ * Opens or closes the drawer, or shows and hides the column where there is room for one.
+ *
+ * @param {import("../state.js").State<any>} state
+ */
 export function toggleSidebar(state) {
   showSidebar(state, !isShown(state.get()));
 }
 
-/** The drawer is closed again by whatever is chosen in it; the column stays as it was left. */
+/**
+ * The drawer is closed again by whatever is chosen in it; the column stays as it was left.
+ *
+ * @param {import("../state.js").State<any>} state
+ * @param {boolean} isWanted
+ */
 export function showSidebar(state, isWanted) {
   state.set(isDrawer() ? { isSidebarOpen: isWanted } : { isSidebarHidden: !isWanted });
 }

@@ -120,6 +120,7 @@ def test_a_deleted_conversation_comes_back_whole(talked):
     menu(talked, "김치찌개 끓이는 법", "삭제")
     talked.get_by_text("‘김치찌개 끓이는 법’ 대화를 삭제했어요.").wait_for()
     assert "김치찌개 끓이는 법" not in titles(talked)
+    assert talked.evaluate("document.activeElement.textContent") == "부산 여행 계획"
     talked.get_by_role("button", name="되돌리기").click()
     talked.get_by_role("button", name="김치찌개 끓이는 법", exact=True).click()
     talked.get_by_text("배추김치와 돼지고기").wait_for()
@@ -155,9 +156,14 @@ def test_what_was_exported_can_be_imported_elsewhere(talked, stub, open_page, tm
 def test_a_file_of_another_kind_is_refused(page, tmp_path):
     file = tmp_path / "picture.json"
     file.write_text("not json", encoding="utf-8")
-    page.wait_for_selector("#composer-input")
+    page.get_by_role("button", name="설정", exact=True).click()
     page.set_input_files("input[type=file]", file)
-    page.get_by_role("alert").get_by_text("대화를 내보낸 파일이 아니에요.").wait_for()
+    alert = page.get_by_role("alert").filter(has_text="대화를 내보낸 파일이 아니에요.")
+    expect(alert).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    alert.get_by_role("button", name="닫기").click()
+    expect(alert).to_have_count(0)
 
 
 @pytest.mark.slow
