@@ -4,6 +4,7 @@ import pytest
 from support.checkpoints import save_checkpoint
 from support.engine import build_core, run_outputs
 
+from ondol.engine import model_runner, packing, sampler
 from ondol.engine.messages import AddRequest
 from ondol.engine.sampling_params import SamplingParams
 
@@ -58,3 +59,18 @@ def test_the_tokens_are_those_of_the_plain_path(folder, bounds, overlaps, uses_b
     assert answers(core) == expected
     assert (core.stats().num_preemptions > 0) == bool(bounds)
     assert core.stats().num_used_blocks == 0
+
+
+def test_a_steady_decode_step_sends_nothing_to_the_device(folder, monkeypatch):
+    core = build_core(folder, overlaps=True, uses_buffers=True, block_size=16)
+    for name in ("first", "second"):
+        params = SamplingParams(max_tokens=30, seed=3, top_p=0.9, ignore_eos=True)
+        core.add(AddRequest(request_id=name, prompt_ids=[5, 6, 7], params=params))
+    for _ in range(3):
+        core.step()
+    sent: list[int] = []
+    for module in (packing, sampler, model_runner):
+        monkeypatch.setattr(module, "upload", lambda array, device: sent.append(array.nbytes))
+    tokens = [token for _ in range(8) for output in core.step() for token in output.token_ids]
+    assert len(tokens) == 16
+    assert sent == []

@@ -48,6 +48,10 @@ NESTED = {
 }
 
 
+# As on a CPU, and as on a GPU.
+PATHS = [{}, {"overlaps": True, "uses_buffers": True}]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A model with 88 rows more than its tokenizer has ids."""
@@ -166,7 +170,8 @@ def test_the_length_cuts_a_grammar_short(core, tokenizer):
     assert set(text) == {"a"}
 
 
-def test_neighbours_get_the_tokens_that_they_get_alone(folder, tokenizer):
+@pytest.mark.parametrize("path", PATHS)
+def test_neighbours_get_the_tokens_that_they_get_alone(folder, tokenizer, path):
     end = frozenset({END_TOKEN})
     plain = {
         "greedy": (PROMPT, greedy(30)),
@@ -175,18 +180,19 @@ def test_neighbours_get_the_tokens_that_they_get_alone(folder, tokenizer):
     alone = run_to_end(build_core(folder, end_token_ids=end), plain)
     grammar = json_schema_grammar(PERSON, strict=True)
     mixed = {f"json {seed}": (PROMPT, constrained(grammar, seed, max_tokens=60)) for seed in range(4)}
-    together = run_to_end(build_core(folder, end_token_ids=end), mixed | plain)
+    together = run_to_end(build_core(folder, end_token_ids=end, **path), mixed | plain)
     assert {name: together[name] for name in plain} == alone
     # Nor does a constrained request depend on its neighbours.
     one = run_to_end(build_core(folder, end_token_ids=end), {"json 2": mixed["json 2"]})
     assert together["json 2"] == one["json 2"]
 
 
-def test_a_preempted_request_goes_on_in_its_grammar(folder, core):
+@pytest.mark.parametrize("path", PATHS)
+def test_a_preempted_request_goes_on_in_its_grammar(folder, core, path):
     grammar = json_schema_grammar(PERSON, strict=True)
     requests = {str(seed): (PROMPT, constrained(grammar, seed, max_tokens=60)) for seed in range(4)}
     expected = run_to_end(core, requests)
-    small = build_core(folder, end_token_ids=frozenset({END_TOKEN}), num_blocks=18, block_size=4)
+    small = build_core(folder, end_token_ids=frozenset({END_TOKEN}), num_blocks=18, block_size=4, **path)
     assert run_to_end(small, requests) == expected
     assert small.stats().num_preemptions > 0
 
