@@ -15,7 +15,7 @@ import { displayable } from "./open_end.js";
  */
 
 /**
- * @param {{ lex(text: string, links?: object): any[] }} parser
+ * @param {import("./parser.js").Parser} parser
  * @returns {{ update(text: string, isFinal: boolean): { from: number, blocks: Block[], isRedone: boolean } }} the
  *   blocks from index `from` on are these now, the ones before are as they were; `isRedone` where a block
  *   may look another way although its text is the same
@@ -25,48 +25,51 @@ export function createBlocks(parser) {
   let numClosed = 0;
   let closedLength = 0;
   let links = {};
+  /** The open block's lines: of a long list only the last item is read anew. */
+  let lines = new Map();
 
   function restart() {
     numClosed = 0;
     closedLength = 0;
     links = {};
+    lines = new Map();
+  }
+
+  /** The open block, and where it begins in `rest`; none where the text is over or not to be cut. */
+  function openEnd(rest, isFinal) {
+    const tokens = parser.outline(rest, links);
+    links = tokens.links;
+    const open = isFinal ? undefined : tokens.findLast(isShown);
+    const isWhole = lengthOf(tokens) === rest.length;
+    if (!open || !isWhole) return { open: null, begin: rest.length };
+    return { open, begin: lengthOf(tokens.slice(0, tokens.indexOf(open))) };
   }
 
   return {
     update(newText, isFinal) {
-      const isGrown = newText.startsWith(text);
       // Names may have been used above the line that defines them.
       const isRedone = isFinal && Object.keys(links).length > 0;
-      if (!isGrown || isRedone) restart();
+      if (!newText.startsWith(text) || isRedone) restart();
       text = newText;
       const from = numClosed;
       const rest = text.slice(closedLength);
-      const tokens = parser.lex(rest, links);
-      links = tokens.links;
-      const shown = tokens.filter((token) => token.type !== "space" && token.type !== "def");
-      const isWhole = tokens.reduce((length, token) => length + token.raw.length, 0) === rest.length;
-      const open = isFinal || !shown.length ? null : shown.at(-1);
-      const closed = open ? shown.slice(0, -1) : shown;
-      if (isWhole && open) {
-        numClosed += closed.length;
-        closedLength += lengthBefore(tokens, open);
-      }
-      return { from, isRedone, blocks: [...closed.map(closedBlock), ...(open ? [openBlock(parser, open, links)] : [])] };
+      const { open, begin } = openEnd(rest, isFinal);
+      const closed = parser.lex(rest.slice(0, begin), links);
+      const blocks = closed.filter(isShown).map((token) => ({ raw: token.raw, tokens: [token], isClosed: true }));
+      if (!open) return { from, blocks, isRedone };
+      if (begin > 0) lines = new Map();
+      numClosed += blocks.length;
+      closedLength += begin;
+      const raw = displayable(open.raw, open.type);
+      return { from, blocks: [...blocks, { raw, tokens: parser.lex(raw, links, lines), isClosed: false }], isRedone };
     },
   };
 }
 
-function lengthBefore(tokens, open) {
-  return tokens.slice(0, tokens.indexOf(open)).reduce((length, token) => length + token.raw.length, 0);
+function isShown(token) {
+  return token.type !== "space" && token.type !== "def";
 }
 
-/** @returns {Block} */
-function closedBlock(token) {
-  return { raw: token.raw, tokens: [token], isClosed: true };
-}
-
-/** @returns {Block} */
-function openBlock(parser, token, links) {
-  const raw = displayable(token.raw, token.type);
-  return { raw, tokens: raw === token.raw ? [token] : parser.lex(raw, links), isClosed: false };
+function lengthOf(tokens) {
+  return tokens.reduce((length, token) => length + token.raw.length, 0);
 }

@@ -11,6 +11,7 @@ import { createHighlighter } from "./highlight.js";
 import { createMaths } from "./maths.js";
 import { morph } from "./morph.js";
 import { createParser } from "./parser.js";
+import { createPieces } from "./pieces.js";
 import { createSanitizer } from "./sanitizer.js";
 
 const COPIED_MS = 1500;
@@ -33,13 +34,21 @@ export function createDrawing({ marked, purify, load, t }) {
   function begin(container) {
     container.classList.add("markdown");
     container.addEventListener("click", (event) => copyCode(event, t));
-    const view = { blocks: createBlocks(parser), elements: [], raws: [], text: null, isFinal: false };
+    const prepare = (html) => {
+      const markup = sanitizer.markup(html);
+      maths.set(markup, container);
+      return markup;
+    };
+    const pieces = createPieces(parser.html, prepare);
+    const blocks = createBlocks(parser);
+    const view = { container, blocks, pieces, elements: [], raws: [], text: null, isFinal: false };
     shown.set(container, view);
     return view;
   }
 
-  function drawBlock(container, element, block) {
-    const markup = markupOf(parser, sanitizer, block);
+  function drawBlock({ container, pieces }, element, block) {
+    const markup = markupOf(pieces, block);
+    // Once more: a piece may be older than KaTeX' arrival.
     maths.set(markup, container);
     finish(markup, t);
     morph(element, markup);
@@ -56,7 +65,7 @@ export function createDrawing({ marked, purify, load, t }) {
       const known = `${block.isClosed}${block.raw}`;
       if (view.raws[index] === known && !isRedone) return;
       view.elements[index] ??= newBlock(container);
-      drawBlock(container, view.elements[index], block);
+      drawBlock(view, view.elements[index], block);
       view.raws[index] = known;
     });
     for (const element of view.elements.splice(from + blocks.length)) element.remove();
@@ -72,9 +81,9 @@ function newBlock(container) {
 }
 
 /** @returns {DocumentFragment} */
-function markupOf(parser, sanitizer, block) {
+function markupOf(pieces, block) {
   try {
-    return sanitizer.markup(parser.html(block.tokens));
+    return pieces(block.tokens);
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
     // Nested deeper than the stack: nobody reads that but as text.

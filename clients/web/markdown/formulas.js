@@ -31,7 +31,7 @@ export function formulaExtensions() {
     {
       name: "formulaBlock",
       level: "block",
-      start: (source) => startOf(/(?<=\n) {0,3}(?:\$\$|\\\[)/, source),
+      start: blockStart,
       tokenizer(source) {
         const match = BLOCK.exec(source);
         if (!match || match[0].length > MAX_LENGTH) return undefined;
@@ -42,7 +42,7 @@ export function formulaExtensions() {
     {
       name: "formula",
       level: "inline",
-      start: (source) => startOf(/(?<![A-Za-z0-9\\])\$|\\[([]/, source),
+      start: dollar,
       tokenizer: formula,
       renderer: ({ tex, isDisplay }) => span(tex, isDisplay),
     },
@@ -59,8 +59,17 @@ function formula(source) {
   return undefined;
 }
 
-function startOf(pattern, source) {
-  const index = source.search(pattern);
+/** Asked before every paragraph: a plain look whether there is anything to look for comes first. */
+function blockStart(source) {
+  if (!source.includes("$$") && !source.includes("\\[")) return undefined;
+  const index = source.search(/(?<=\n) {0,3}(?:\$\$|\\\[)/);
+  return index < 0 ? undefined : index;
+}
+
+/** Asked before every word or so. Backslashes need no telling: marked stops at them anyway. */
+function dollar(source) {
+  let index = source.indexOf("$");
+  while (index > 0 && /[A-Za-z0-9\\]/.test(source[index - 1])) index = source.indexOf("$", index + 1);
   return index < 0 ? undefined : index;
 }
 

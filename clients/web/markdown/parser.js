@@ -23,10 +23,16 @@ const PARTICLE =
   /(?<=[\w/)=&#-])(?:입니다|이에요|예요|에서는|에서도|으로도|에서|에게|으로|까지|부터|처럼|에는|에도|이나|이고|은|는|이|가|을|를|에|로|와|과|의|도|만|나)[.,!?]*$/;
 
 /**
+ * @typedef {object} Parser `links` are definitions such as [1]: https://… that earlier blocks have brought;
+ *   those of the result are all that are known then
+ * @property {(text: string, links?: object) => any[]} outline blocks without what is in their lines: cheap
+ * @property {(text: string, links?: object, lines?: Map<string, any[]>) => any[]} lex blocks with all that is in
+ *   them; lines that are in `lines` are not read again, new ones are added
+ * @property {(tokens: any[]) => string} html
+ *
  * @param {{ Marked: any, Tokenizer: any }} library marked's module
  * @param {{ imageLabel: (name: string) => string }} words
- * @returns {{ lex(text: string, links?: object): any[], html(tokens: any[]): string }} `links` are definitions
- *   such as [1]: https://… that earlier blocks have brought; `lex(…).links` are all that are known then
+ * @returns {Parser}
  */
 export function createParser({ Marked, Tokenizer }, { imageLabel }) {
   const marked = new Marked({
@@ -37,11 +43,21 @@ export function createParser({ Marked, Tokenizer }, { imageLabel }) {
     extensions: [strong("strongNextToHangul", STRONG, "strong"), strong("emNextToHangul", EMPHASIS_BEFORE_HANGUL, "em")],
   });
   marked.use({ extensions: formulaExtensions() });
+  function outlined(text, links) {
+    const lexer = new marked.Lexer(marked.defaults);
+    Object.assign(lexer.tokens.links, links);
+    lexer.blockTokens(text, lexer.tokens);
+    return lexer;
+  }
   return {
-    lex(text, links = {}) {
-      const lexer = new marked.Lexer(marked.defaults);
-      Object.assign(lexer.tokens.links, links);
-      return lexer.lex(text);
+    outline: (text, links = {}) => outlined(text, links).tokens,
+    lex(text, links = {}, lines = new Map()) {
+      const lexer = outlined(text, links);
+      for (const { src, tokens } of lexer.inlineQueue) {
+        if (!lines.has(src)) lines.set(src, lexer.inlineTokens(src));
+        tokens.push(...lines.get(src));
+      }
+      return lexer.tokens;
     },
     html: (tokens) => marked.parser(tokens),
   };
@@ -92,7 +108,6 @@ function strong(name, pattern, type) {
   return {
     name,
     level: "inline",
-    start: (source) => source.indexOf("*"),
     tokenizer(source) {
       const match = pattern.exec(source);
       if (!match) return undefined;

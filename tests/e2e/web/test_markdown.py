@@ -68,6 +68,23 @@ def test_closed_blocks_keep_their_nodes_and_the_open_one_its_text(page, show):
     assert page.locator("li").all_inner_texts() == ["항목 하나", "둘째 항목", "셋"]
 
 
+def test_an_answer_that_grew_is_the_same_as_the_whole_one(page, show):
+    items = "\n".join(f"{index}. **항목**과 $x_{index}$\n   - 안쪽" for index in range(3, 9))
+    table = "| 가 | 나 |\n|:-:|--:|\n" + "\n".join(f"| {index} | `{index}` |" for index in range(5))
+    text = f"앞글 $y$\n\n{items}\n\n{table}\n\n- 느슨한\n\n- 목록\n\n```js\nlet x = 1;\n```\n\n> 인용\n\n끝"
+    for end in range(1, len(text), 4):
+        show(text[:end])
+    show(text, is_final=True)
+    page.wait_for_selector("code .hljs-keyword")
+    page.wait_for_function("() => shown.querySelectorAll('math').length === 7")
+    grown = page.evaluate("shown.innerHTML")
+    page.evaluate("begin()")
+    show(text, is_final=True)
+    page.wait_for_selector("code .hljs-keyword")
+    assert page.evaluate("shown.innerHTML") == grown
+    assert page.locator("ol").get_attribute("start") == "3"
+
+
 def test_raw_marks_do_not_flash_while_an_answer_grows(page, show):
     table = "| 이름 | 값 |\n|---|---|\n| 가 | 1 |"
     text = f"**굵은 글**과 `코드`는\n\n{table}\n\n- 하나\n- **둘**\n\n[링크](https://example.com) 끝"
