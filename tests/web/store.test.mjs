@@ -81,6 +81,7 @@ test("titles and messages are searched, the newest conversation first", async ()
   assert.deepEqual(hits.map(({ title, message }) => [title?.match, message?.match]), [[undefined, "김치"], ["김치", undefined]]);
   assert.deepEqual((await store.search("배추")).map((hit) => hit.message.after), ["를 절여요."]);
   assert.deepEqual(await store.search(" "), []);
+  assert.deepEqual(await store.search("ㄱㅊ", AbortSignal.abort()), []);
 });
 
 test("a consonant alone is looked for in titles only", async () => {

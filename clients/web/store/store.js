@@ -22,7 +22,8 @@ import { createMatcher, isVague } from "./search.js";
  * @property {(conversation: Conversation) => Promise<void>} save raises DOMException when the disk is full
  * @property {(id: string) => Promise<void>} remove
  * @property {() => Promise<void>} removeAll conversations; settings stay
- * @property {(text: string) => Promise<Hit[]>} search titles and messages, the newest first
+ * @property {(text: string, signal?: AbortSignal) => Promise<Hit[]>} search titles and messages, the newest first;
+ *   stops where it is when the signal says so
  * @property {(ids?: string[]) => Promise<object>} exportAll a JSON value of the form of transfer.js
  * @property {(json: unknown) => Promise<{ numAdded: number, numSkipped: number, numCopied: number }>} importAll
  *   raises InvalidExport; a conversation that is here in other words is added beside it
@@ -70,7 +71,7 @@ export async function openStore({ factory = globalThis.indexedDB, newId }) {
     save: (conversation) => writes.add(() => write(conversation)),
     remove: (id) => writes.add(() => backend.remove(id)),
     removeAll: () => writes.add(() => backend.clear()),
-    search: async (text) => search(await store.list(), read, text),
+    search: async (text, signal) => search(await store.list(), read, { text, signal }),
     exportAll: async (ids) => exportAll(ids ?? (await store.list()).map((summary) => summary.id), read),
     importAll: (json) => importAll(readExport(json, newId), { read, save: store.save, newId }),
     getSetting: (key) => backend.getSetting(key),
@@ -130,11 +131,12 @@ function wholeOf({ head: { numMessages: _, ...head }, messages }) {
 }
 
 /** @returns {Promise<Hit[]>} */
-async function search(summaries, read, text) {
+async function search(summaries, read, { text, signal }) {
   const match = createMatcher(text);
   if (!match) return [];
   const hits = [];
   for (const summary of summaries) {
+    if (signal?.aborted) break;
     const title = match(summary.title);
     const message = title || isVague(text) ? null : newestMatch(await read(summary.id), match);
     if (title || message) hits.push({ summary, title, message });

@@ -66,6 +66,7 @@ async function importNotice({ store, t }, file) {
     return { kind: "success", text: counts.join(" ") };
   } catch (error) {
     if (error instanceof SyntaxError) return { kind: "error", text: t("import.unknownFormat") };
+    if (error.name === "QuotaExceededError") return { kind: "error", text: t("page.full") };
     if (error instanceof InvalidExport) return { kind: "error", text: t(`import.${error.reason}`, { place: error.place }) };
     throw error;
   }

@@ -113,14 +113,15 @@ function forget(items, summaries) {
 function createSearch({ state, store }, onFound) {
   let hits = null;
   let timer = null;
-  let numSearches = 0;
+  let running = new AbortController();
 
   async function run() {
     const { search } = state.get();
-    numSearches += 1;
-    const number = numSearches;
-    const found = search.trim() === "" ? null : await store.search(search);
-    if (number !== numSearches) return;
+    running.abort();
+    running = new AbortController();
+    const { signal } = running;
+    const found = search.trim() === "" ? null : await store.search(search, signal);
+    if (signal.aborted) return;
     hits = found;
     onFound();
   }
