@@ -36,7 +36,7 @@ def main(model_folder: Path, out: Path, threads: int, pairs: int) -> None:
     run_id = datetime.now(UTC).isoformat(timespec="seconds")
     recorder = Recorder(out, run_id, "determinism")
     recorder.figure("environment", **provenance(("torch",)), num_threads=threads)
-    plan = CostPlan(kinds=("bf16", "int8"), batches=(1, 4, 16), num_prompt_tokens=256, num_pairs=pairs)
+    plan = CostPlan(kinds=("bf16",), batches=(1, 4, 16), num_prompt_tokens=256, num_pairs=pairs)
     measure_cost(recorder, Machine(cpu, torch.float32, measure_rates(cpu), REFERENCE), shape, plan)
     recorder.figure("environment after", load_average=load_average())
     lines = read_run(out, run_id)

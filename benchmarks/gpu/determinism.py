@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from benchmarks.gpu.machine import Machine, deterministic_twin
-from benchmarks.gpu.random_engine import BLOCK_SIZE, EngineSize, RandomEngine
+from benchmarks.gpu.random_engine import BLOCK_SIZE, EngineSize, RandomEngine, StepPath
 from benchmarks.gpu.record import Recorder
 from benchmarks.gpu.shapes import ModelShape
 from benchmarks.gpu.timing import spread, synchronize
@@ -53,6 +53,10 @@ def _measure_kind(
     longest = max(plan.context + 3 * plan.num_pairs, plan.num_prompt_tokens) + BLOCK_SIZE
     size = EngineSize(max(plan.batches) * (longest + BLOCK_SIZE), longest, max(plan.batches))
     engines = [RandomEngine(shape, kind, machine, size) for machine in machines]
+    is_gpu = machines[0].device.type == "cuda"
+    for engine in engines:
+        # As the daemon runs them.
+        engine.use(StepPath(uses_graphs=is_gpu, overlaps=is_gpu))
     for batch in plan.batches:
         for engine in engines:
             for _ in range(batch):
