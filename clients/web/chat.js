@@ -17,24 +17,8 @@ import { AnswerWriter } from "./writer.js";
 export function createChat(app) {
   const { state, conversations } = app;
   const writer = new AnswerWriter(app);
+  const { answer, rewrite } = createAsking(app, writer);
   const open = () => state.get().conversation;
-
-  /** Changes the open conversation and has the answer written; nothing happens while one is. */
-  function answer(change, idOf = (conversation) => conversation.leafId) {
-    if (writer.isWriting(open().id)) return false;
-    state.set({ editing: null });
-    void conversations.update(open().id, change);
-    void writer.write(open(), idOf(open()));
-    return true;
-  }
-
-  const rewrite = (id, change = (conversation) => conversation) =>
-    answer((conversation) => withoutEnding(change(conversation), id), () => id);
-
-  state.subscribe(["needsKey"], ({ needsKey, conversation }) => {
-    const refused = needsKey ? null : writer.takeRefused();
-    if (refused?.conversationId === conversation.id) rewrite(refused.messageId);
-  });
 
   return {
     /** @param {string} text @returns {boolean} whether it was sent */
@@ -48,21 +32,22 @@ export function createChat(app) {
     stop: () => void writer.stop(open().id),
 
     /** Another answer beside this one. @param {string} id */
-    regenerate: (id) => answer((conversation) => withAnswer(conversation, conversation.messages[id].parentId, state.get().modelId)),
+    regenerate: (id) => answer((current) => withAnswer(current, current.messages[id].parentId, state.get().modelId)),
 
     /** Goes on inside of an answer, or tries one that failed again. @param {string} id */
     continueAnswer: (id) => rewrite(id),
+
+    /** Has the model leave out the older half, and goes on with the answer. @param {string} id */
+    forgetOldest: (id) => rewrite(id, (conversation) => withShorterMemory(conversation) ?? conversation),
 
     /** Another wording of a question, which is answered, or of an answer. @param {string} id @param {string} text */
     edit: (id, text) => editMessage({ state, conversations, answer }, id, text.normalize("NFC")),
 
     /** Opens another branch. @param {string} id a sibling of a message that is shown */
     select(id) {
-      if (!writer.isWriting(open().id)) void conversations.update(open().id, (conversation) => selectBranch(conversation, id));
+      const conversation = open();
+      if (!writer.isWriting(conversation.id)) void conversations.update(conversation.id, (now) => selectBranch(now, id));
     },
-
-    /** Has the model leave out the older half, and goes on with the answer. @param {string} id */
-    forgetOldest: (id) => rewrite(id, (conversation) => withShorterMemory(conversation) ?? conversation),
 
     /** @param {string} id of a conversation @returns {Promise<Conversation | null>} what was removed, for `restore` */
     async remove(id) {
@@ -75,6 +60,29 @@ export function createChat(app) {
       await conversations.removeAll();
     },
   };
+}
+
+/** Changes the open conversation and has an answer written into it; nothing happens while one is. */
+function createAsking({ state, conversations }, writer) {
+  const open = () => state.get().conversation;
+
+  function answer(change, idOf = (conversation) => conversation.leafId) {
+    if (writer.isWriting(open().id)) return false;
+    state.set({ editing: null });
+    void conversations.update(open().id, change);
+    void writer.write(open(), idOf(open()));
+    return true;
+  }
+
+  function rewrite(id, change = (conversation) => conversation) {
+    return answer((conversation) => withoutEnding(change(conversation), id), () => id);
+  }
+
+  state.subscribe(["needsKey"], ({ needsKey, conversation }) => {
+    const refused = needsKey ? null : writer.takeRefused();
+    if (refused?.conversationId === conversation.id) rewrite(refused.messageId);
+  });
+  return { answer, rewrite };
 }
 
 function editMessage({ state, conversations, answer }, id, content) {

@@ -225,6 +225,7 @@ export function withShorterMemory(conversation) {
  * @returns {string}
  */
 export function titleFrom(text) {
-  const words = (text.split("\n").find((line) => line.trim()) ?? "").replace(/\s+/g, " ").replace(/^[#>*\-\s]+/, "").trim();
-  return truncate(words, MAX_TITLE_GRAPHEMES);
+  const line = text.split("\n").find((candidate) => candidate.trim()) ?? "";
+  const words = line.replace(/\s+/g, " ").replace(/^[#>*\-\s]+/, "");
+  return truncate(words.trim(), MAX_TITLE_GRAPHEMES);
 }

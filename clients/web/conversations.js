@@ -9,6 +9,7 @@ import { createConversation, titleFrom } from "./conversation.js";
 import { Shelf } from "./shelf.js";
 
 /** @typedef {import("./conversation.js").Conversation} Conversation */
+/** @typedef {Partial<Pick<Conversation, "system" | "parameters" | "modelId">>} Settings */
 
 /**
  * @param {ConstructorParameters<typeof Shelf>[0]} app
@@ -31,9 +32,7 @@ export function createConversations(app) {
     /** @param {string} id @returns {Promise<boolean>} whether it exists */
     async open(id) {
       const conversation = await shelf.open(id);
-      if (state.get().models.some((model) => model.id === conversation?.modelId)) {
-        state.set({ modelId: conversation.modelId });
-      }
+      if (hasModel(state, conversation?.modelId)) state.set({ modelId: conversation.modelId });
       return conversation !== null;
     },
 
@@ -43,7 +42,7 @@ export function createConversations(app) {
     /** @param {string} id @param {boolean} isPinned */
     setPinned: (id, isPinned) => update(id, (conversation) => ({ ...conversation, isPinned })),
 
-    /** The open conversation's own settings. @param {Partial<Pick<Conversation, "system" | "parameters" | "modelId">>} patch */
+    /** @param {Settings} patch of the open conversation */
     configure,
 
     /** @param {string} modelId the model that answers from now on */
@@ -67,6 +66,10 @@ export function createConversations(app) {
     /** @param {Conversation} conversation */
     restore: (conversation) => shelf.save(conversation),
   };
+}
+
+function hasModel(state, modelId) {
+  return state.get().models.some((model) => model.id === modelId);
 }
 
 /** The title that a conversation has, or gets by its first question. */

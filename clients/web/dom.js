@@ -61,7 +61,10 @@ export function setProp(element, name, value) {
   }
 }
 
+/** Of what stands for no child at all, `condition && child` gives one. */
+const NOTHING = Object.freeze([null, undefined, false, ""]);
+
 /** @param {Child[]} children @returns {(Node | string)[]} */
 function nodes(children) {
-  return children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false && child !== "");
+  return children.flat(Infinity).filter((child) => !NOTHING.includes(child));
 }

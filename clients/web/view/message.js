@@ -65,7 +65,13 @@ function createQuestion(app) {
     },
     progress: () => null,
     actions: ({ message }, siblings) =>
-      h("div", { class: "message-actions" }, branches(app, message, siblings), copyButton(app, message), editButton(app, message)),
+      h(
+        "div",
+        { class: "message-actions" },
+        branches(app, message, siblings),
+        copyButton(app, message),
+        editButton(app, message),
+      ),
   };
 }
 
@@ -122,21 +128,25 @@ function statsWords({ state, t }, { modelId, stats = {} }) {
   const { locale } = state.get();
   const words = [modelId];
   if (stats.tokensPerS) words.push(t("stats.tokensPerS", { speed: stats.tokensPerS }));
-  if (stats.ttftS !== undefined) words.push(t("stats.ttft", { seconds: formatNumber(Math.max(stats.ttftS, 0.01), locale, 2) }));
+  if (stats.ttftS !== undefined) {
+    words.push(t("stats.ttft", { seconds: formatNumber(Math.max(stats.ttftS, 0.01), locale, 2) }));
+  }
   return words.filter(Boolean).join(" · ");
 }
 
 /** Of an answer that is whole; what else happened is said without being asked (view/ending.js). */
 function whyItStopped({ state, t }, message) {
   const ending = endingOf(message, state.get().conversation);
-  return ending.kind === "whole" && h("details", { class: "message-why" }, h("summary", null, t("stats.why")), t(ending.key));
+  if (ending.kind !== "whole") return null;
+  return h("details", { class: "message-why" }, h("summary", null, t("stats.why")), t(ending.key));
 }
 
 /** What the model thought, folded once it answers. */
 function createThoughts({ t }) {
   const text = h("div", { class: "thoughts-text" });
   const title = h("span");
-  const element = h("details", { class: "thoughts" }, h("summary", { class: "thoughts-title" }, icon("bulb"), title), text);
+  const summary = h("summary", { class: "thoughts-title" }, icon("bulb"), title);
+  const element = h("details", { class: "thoughts" }, summary, text);
   return {
     element,
     show(thought, { isThinking }) {
@@ -148,7 +158,8 @@ function createThoughts({ t }) {
 }
 
 function action(name, label, onclick) {
-  return h("button", { class: "message-action", type: "button", "aria-label": label, title: label, onclick }, icon(name));
+  const attributes = { class: "message-action", type: "button", "aria-label": label, title: label };
+  return h("button", { ...attributes, onclick }, icon(name));
 }
 
 /** What would change the branch under an answer that is being written has to wait for its end. */

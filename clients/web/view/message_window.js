@@ -35,7 +35,7 @@ export class MessageWindow {
    * @param {any} parts.app
    * @param {HTMLElement} parts.list
    * @param {HTMLElement} parts.older the button that asks for earlier messages
-   * @param {ReturnType<typeof import("./scroller.js").createScroller>} parts.scroller
+   * @param {import("./scroller.js").Scroller} parts.scroller
    */
   constructor({ app, list, older, scroller }) {
     this.#app = app;
@@ -83,7 +83,7 @@ export class MessageWindow {
   #settle(numMessages) {
     this.#start = Math.min(this.#start, Math.max(0, numMessages - FIRST_SLICE));
     this.#target = Math.min(this.#target, this.#start);
-    if (this.#scroller.isAtEnd() && numMessages - this.#start > 2 * WINDOW) {
+    if (this.#scroller.isAtEnd && numMessages - this.#start > 2 * WINDOW) {
       this.#start = this.#target = numMessages - WINDOW;
     }
   }

@@ -9,7 +9,7 @@ import { h } from "../dom.js";
 import { icon } from "../icons.js";
 import { createAnnouncer } from "./announcer.js";
 import { MessageWindow } from "./message_window.js";
-import { createScroller } from "./scroller.js";
+import { Scroller } from "./scroller.js";
 
 /**
  * @param {any} app
@@ -26,7 +26,7 @@ export function createMessages(app) {
     { class: "messages-to-end", type: "button", hidden: true, "aria-label": label, title: label },
     icon("down"),
   );
-  const scroller = createScroller(pane, list, { onMove: (isAtEnd) => void (toEnd.hidden = isAtEnd) });
+  const scroller = new Scroller(pane, list, { onMove: (isAtEnd) => void (toEnd.hidden = isAtEnd) });
   const shown = new MessageWindow({ app, list, older, scroller });
 
   older.addEventListener("click", () => shown.reveal());

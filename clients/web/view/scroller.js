@@ -8,66 +8,78 @@
 /** So close to the end counts as being there. */
 const NEAR_PX = 24;
 
-/**
- * @param {HTMLElement} pane scrolls
- * @param {HTMLElement} content grows in it
- * @param {{ onMove: (isAtEnd: boolean) => void }} options
- */
-export function createScroller(pane, content, { onMove }) {
-  let isFollowing = true;
-  let lastTop = 0;
+export class Scroller {
+  #pane;
+  #content;
+  #onMove;
+  #isFollowing = true;
+  #lastTop = 0;
   /** Browsers scroll by whole pixels; what is left over is made good the next time. */
-  let residue = 0;
+  #residue = 0;
 
-  const distance = () => pane.scrollHeight - pane.scrollTop - pane.clientHeight;
-
-  function stick() {
-    if (!isFollowing) return;
-    pane.scrollTop = pane.scrollHeight;
-    lastTop = pane.scrollTop;
+  /**
+   * @param {HTMLElement} pane scrolls
+   * @param {HTMLElement} content grows in it
+   * @param {{ onMove: (isAtEnd: boolean) => void }} options
+   */
+  constructor(pane, content, { onMove }) {
+    this.#pane = pane;
+    this.#content = content;
+    this.#onMove = onMove;
+    pane.addEventListener("scroll", () => this.#onScroll(), { passive: true });
+    const observer = new ResizeObserver(() => this.#onResize());
+    observer.observe(pane);
+    observer.observe(content);
   }
 
-  function onScroll() {
-    const top = pane.scrollTop;
-    if (top !== lastTop) residue = 0;
+  get isAtEnd() {
+    return this.#isFollowing;
+  }
+
+  /** Goes to the end and stays there. */
+  follow() {
+    this.#isFollowing = true;
+    this.#onMove(true);
+    this.#stick();
+  }
+
+  /** Changes what is above without moving what is being read. @param {() => void} change */
+  keepInPlace(change) {
+    const anchor = firstInSight(this.#pane, this.#content);
+    const wanted = (anchor?.getBoundingClientRect().top ?? 0) - this.#residue;
+    change();
+    if (this.#isFollowing) this.#stick();
+    else if (anchor?.isConnected) {
+      this.#pane.scrollTop += anchor.getBoundingClientRect().top - wanted;
+      this.#residue = anchor.getBoundingClientRect().top - wanted;
+    }
+    this.#lastTop = this.#pane.scrollTop;
+  }
+
+  #distance() {
+    return this.#pane.scrollHeight - this.#pane.scrollTop - this.#pane.clientHeight;
+  }
+
+  #stick() {
+    if (!this.#isFollowing) return;
+    this.#pane.scrollTop = this.#pane.scrollHeight;
+    this.#lastTop = this.#pane.scrollTop;
+  }
+
+  #onScroll() {
+    const top = this.#pane.scrollTop;
+    if (top !== this.#lastTop) this.#residue = 0;
     // What grows below makes the distance larger, too; only going up is leaving.
-    if (top < lastTop - 1 && distance() > NEAR_PX) isFollowing = false;
-    else if (distance() <= NEAR_PX) isFollowing = true;
-    lastTop = top;
-    onMove(isFollowing);
+    if (top < this.#lastTop - 1 && this.#distance() > NEAR_PX) this.#isFollowing = false;
+    else if (this.#distance() <= NEAR_PX) this.#isFollowing = true;
+    this.#lastTop = top;
+    this.#onMove(this.#isFollowing);
   }
 
-  function onResize() {
-    stick();
-    if (!isFollowing) onMove(distance() <= NEAR_PX);
+  #onResize() {
+    this.#stick();
+    if (!this.#isFollowing) this.#onMove(this.#distance() <= NEAR_PX);
   }
-
-  pane.addEventListener("scroll", onScroll, { passive: true });
-  const observer = new ResizeObserver(onResize);
-  observer.observe(pane);
-  observer.observe(content);
-
-  return {
-    isAtEnd: () => isFollowing,
-    /** Goes to the end and stays there. */
-    follow() {
-      isFollowing = true;
-      onMove(true);
-      stick();
-    },
-    /** Changes what is above without moving what is being read. @param {() => void} change */
-    keepInPlace(change) {
-      const anchor = firstInSight(pane, content);
-      const wanted = (anchor?.getBoundingClientRect().top ?? 0) - residue;
-      change();
-      if (isFollowing) stick();
-      else if (anchor?.isConnected) {
-        pane.scrollTop += anchor.getBoundingClientRect().top - wanted;
-        residue = anchor.getBoundingClientRect().top - wanted;
-      }
-      lastTop = pane.scrollTop;
-    },
-  };
 }
 
 /** @returns {Element | undefined} */
