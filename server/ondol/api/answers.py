@@ -245,6 +245,7 @@ class ModelInfo(Struct, frozen=True):
     deterministic: bool
     max_model_len: int
     weights_bytes: int
+    host_weights_bytes: int
     stored: tuple[StoredWeights, ...]
     unquantized: tuple[str, ...]
     kv_cache: KVCacheInfo

@@ -22,6 +22,7 @@ from ondol.api.lifecycle import SHUTTING_DOWN
 from ondol.api.model_name import checked_name
 from ondol.api.model_status import ModelEntry, model_entry
 from ondol.api.waiting import while_wanted
+from ondol.config.groups import GIB, Gibibytes
 from ondol.config.quantization import Method
 from ondol.errors import Draining, InvalidRequest, ModelInUse
 from ondol.model_manager.load_order import LoadOrder
@@ -53,6 +54,7 @@ class LoadBody(ModelOrder):
     context: Annotated[int, Field(ge=1)] | None = None
     kv_cache_memory: Annotated[ByteSize, Field(gt=0)] | None = None
     kv_cache_dtype: Literal["auto", "fp8"] | None = None
+    cpu_offload_gb: Gibibytes | None = None
     keep_alive: Duration | None = None
     pin: bool = False
     download: bool = True
@@ -66,6 +68,7 @@ class LoadBody(ModelOrder):
             max_model_len=self.context if self.max_model_len is None else self.max_model_len,
             kv_cache_bytes=None if self.kv_cache_memory is None else int(self.kv_cache_memory),
             kv_cache_dtype=self.kv_cache_dtype,
+            offload_bytes=None if self.cpu_offload_gb is None else int(self.cpu_offload_gb * GIB),
             keep_alive_s=self.keep_alive,
             is_pinned=self.pin,
             allow_download=self.download,

@@ -47,12 +47,13 @@ class StatusObject(Struct, frozen=True, omit_defaults=True):
 
 
 class MemoryObject(Struct, frozen=True):
-    """Bytes on the model's device."""
+    """Bytes on the model's device, and beside it those of layers that stay in host memory."""
 
     weights_bytes: int
     kv_cache_bytes: int
     workspace_bytes: int
     total_bytes: int
+    host_weights_bytes: int
 
 
 class Architecture(Struct, frozen=True):
@@ -130,5 +131,9 @@ def without_paths(source: dict[str, Any]) -> dict[str, Any]:
 
 def _memory(memory: MemoryUse) -> MemoryObject:
     return MemoryObject(
-        memory.weights_bytes, memory.kv_cache_bytes, memory.workspace_bytes, memory.total_bytes
+        memory.weights_bytes,
+        memory.kv_cache_bytes,
+        memory.workspace_bytes,
+        memory.total_bytes,
+        memory.host_weights_bytes,
     )

@@ -50,6 +50,7 @@ async def model_info(request: Request, model: str | None = None) -> Response:
             deterministic=ready.deterministic,
             max_model_len=ready.max_model_len,
             weights_bytes=ready.weights_bytes,
+            host_weights_bytes=ready.host_weights_bytes,
             stored=ready.weights.stored,
             unquantized=ready.weights.unquantized,
             kv_cache=KVCacheInfo(

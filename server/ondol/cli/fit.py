@@ -15,12 +15,21 @@ from ondol.cli.language import tr
 from ondol.cli.sizes import memory_size
 from ondol.cli.tables import table
 from ondol.config import load_settings
+from ondol.config.groups import GIB
 from ondol.engine.worker import choose_device
 from ondol.errors import ConfigError, DoesNotFit
-from ondol.inspection.fit import FitReport, FormFit, Question, measure_fit
+from ondol.inspection.fit import (
+    BUS_BYTES_PER_S,
+    FitReport,
+    FormFit,
+    Question,
+    measure_fit,
+    offload_tokens_per_s,
+)
 from ondol.inspection.forms import PUBLISHED
 from ondol.inspection.machine import Machine, described_machine, this_machine
 from ondol.inspection.outline import open_outline
+from ondol.modeling.offload_plan import offload_flag
 
 NAMES = {"fp32": "FP32", "int8": "INT8", "nf4": "NF4", "nf4-double": "NF4 double quant"}
 HALVES = {"float16": "FP16", "bfloat16": "BF16"}
@@ -43,7 +52,7 @@ KV_DTYPES = ("auto", "float32", "bfloat16", "float16", "fp8")
 )
 @click.option("--memory", metavar="SIZE", help="Ask for a graphics card of this size instead: 24GiB.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@settings_options("home", "device", "dtype")
+@settings_options("home", "device", "dtype", "cpu_offload_gb")
 def fit_command(
     model: str,
     context: int | None,
@@ -57,7 +66,7 @@ def fit_command(
 
     Reads config.json and the headers of the weights only. Weights are counted with their scales and with
     what quantization leaves as it is; they are exact. The workspace is an estimate. Ends with exit code 5
-    if no form fits.
+    if no form fits, and tells with which --cpu-offload-gb one would.
 
     \b
     Example:
@@ -65,7 +74,13 @@ def fit_command(
     """
     settings = load_settings(flags)
     machine = _machine(settings.device, memory)
-    question = Question(context, concurrency, settings.dtype, kv_dtype or settings.kv_cache_dtype)
+    question = Question(
+        context,
+        concurrency,
+        settings.dtype,
+        kv_dtype or settings.kv_cache_dtype,
+        int(settings.cpu_offload_gb * GIB),
+    )
     with open_outline(model, settings.home) as outline:
         report = measure_fit(outline, machine, question)
     if as_json:
@@ -77,7 +92,7 @@ def fit_command(
         raise DoesNotFit(
             f"{report.facts.name} does not fit: its smallest form needs {memory_size(smallest.total_bytes)}, "
             f"and {memory_size(machine.usable_bytes)} can be used. Lower --context or --concurrency, or take "
-            "a smaller model."
+            f"a smaller model.{_last_resort_hint(report)}"
         )
 
 
@@ -177,10 +192,49 @@ def _form_name(form: FormFit) -> str:
     return NAMES[form.form]
 
 
+def _last_resort_hint(report: FitReport) -> str:
+    last = report.last_resort
+    if last is None or last.offload_needed_bytes is None:
+        return ""
+    return f" As a last resort, slowly: {offload_flag(last.offload_needed_bytes)}."
+
+
 def _verdict(report: FitReport) -> str:
     best = next((form for form in report.forms if form.form == report.best_form), None)
     if best is None:
-        return tr("It does not fit in any form.")
+        return "\n".join([tr("It does not fit in any form."), *_last_resort(report)])
+    return "\n".join([_fits_as(best, report), *_cost_of_offload(best.host_bytes)])
+
+
+def _last_resort(report: FitReport) -> list[str]:
+    last = report.last_resort
+    if last is None or last.offload_needed_bytes is None:
+        return []
+    flag = offload_flag(last.offload_needed_bytes)
+    line = tr("As a last resort it fits as {form} with {flag}.", form=_form_name(last), flag=flag)
+    return [line, *_cost_of_offload(last.offload_needed_bytes)]
+
+
+def _cost_of_offload(host_bytes: int) -> list[str]:
+    """What copying layers from host memory leaves of the speed, by arithmetic."""
+    tokens_per_s = offload_tokens_per_s(host_bytes)
+    if tokens_per_s is None:
+        return []
+    return [
+        tr(
+            "{size} of weights stay in host memory then and are copied to the GPU for every step:",
+            size=memory_size(host_bytes),
+        ),
+        tr(
+            "at {bandwidth} GB/s (PCIe 4.0 x16) no answer gets more than {tokens} tokens/s. That is "
+            "arithmetic, not a measurement.",
+            bandwidth=f"{BUS_BYTES_PER_S / 1e9:.0f}",
+            tokens=f"{tokens_per_s:.1f}",
+        ),
+    ]
+
+
+def _fits_as(best: FormFit, report: FitReport) -> str:
     return tr(
         "It fits as {form}: up to {max_context} tokens for {concurrency} at once, "
         "or {max_concurrency} requests of {context} tokens.",

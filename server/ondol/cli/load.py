@@ -30,6 +30,9 @@ KV_DTYPES = get_args(Settings.model_fields["kv_cache_dtype"].annotation)
 )
 @click.option("--kv-cache-memory", metavar="SIZE", help="Memory for the KV cache, as 2GiB, 500MB or bytes.")
 @click.option("--kv-cache-dtype", type=click.Choice(KV_DTYPES), help="Precision of the KV cache.")
+@click.option(
+    "--cpu-offload-gb", type=click.FloatRange(min=0), help="Host memory in GiB for layers that do not fit."
+)
 @click.option("--keep-alive", metavar="TIME", help="How long it stays unused: 5m, 1h30m, 0, or -1 for ever.")
 @click.option("--pin", is_flag=True, help="Never unload it for being idle, nor for the sake of a request.")
 @click.option(

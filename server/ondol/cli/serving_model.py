@@ -22,7 +22,7 @@ from ondol.model_manager.resolve import find
 # Each of them asks for a model loaded in a certain way, so it gets a daemon of its own.
 LOAD_KEYS = (
     *("device", "dtype", "quantization", "max_model_len", "kv_cache_memory", "kv_cache_dtype", "threads"),
-    "chat_template",
+    *("cpu_offload_gb", "chat_template"),
 )
 PASSED_KEYS = ("config", "home", "api_key", "api_key_file")
 

@@ -6,8 +6,14 @@ all settings.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from ondol.config.quantization import QuantizationSettings
+
+GIB = 2**30
+Gibibytes = Annotated[float, Field(ge=0, le=2**20, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,7 @@ class EngineSettings:
     is_quantization_chosen: bool = False
     kv_cache_dtype: str = "auto"
     deterministic: bool = False
+    offload_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ def _splits_nothing(threshold: float) -> float:
 
 def _without_offload(enabled: bool) -> bool:
     if enabled:
-        raise ValueError("a model is never split between GPU and CPU here; leave it off")
+        raise ValueError("a model is never split between GPU and CPU here; leave it off (see cpu_offload_gb)")
     return enabled
 
 

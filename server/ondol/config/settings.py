@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ondol.config.durations import Duration, parse_duration
-from ondol.config.groups import ApiConfig, EngineSettings, ManagerSettings
+from ondol.config.groups import GIB, ApiConfig, EngineSettings, Gibibytes, ManagerSettings
 from ondol.config.quantization import (
     ComputeDtype,
     Method,
@@ -129,6 +129,9 @@ class Settings(BaseSettings):
     deterministic: bool = Field(
         False, description="Equal requests get equal answers bit by bit, whatever runs beside them; slower."
     )
+    cpu_offload_gb: Gibibytes = Field(
+        0.0, description="Host memory in GiB for layers that do not fit the GPU; slow."
+    )
     threads: PositiveOrAuto = Field(
         None, description="CPU threads for the model; auto leaves torch's choice."
     )
@@ -213,6 +216,7 @@ class Settings(BaseSettings):
             fit_flags=(
                 *("--home", str(self.home), "--device", self.device),
                 *("--dtype", self.dtype, "--kv-dtype", self.kv_cache_dtype),
+                *("--cpu-offload-gb", str(self.cpu_offload_gb)),
             ),
             web=self.web,
         )
@@ -238,6 +242,7 @@ class Settings(BaseSettings):
             block_size=self.block_size,
             enable_prefix_caching=self.enable_prefix_caching,
             deterministic=self.deterministic,
+            offload_bytes=int(self.cpu_offload_gb * GIB),
             num_threads=self.threads,
             is_quantization_chosen="quantization" in self.model_fields_set,
         )

@@ -27,7 +27,7 @@ from ondol.errors import DoesNotFit
 from ondol.modeling.footprint import measure_footprint
 from ondol.modeling.loading import Blueprint, draw_model
 from ondol.modeling.memory_plan import measure_needs
-from ondol.modeling.offload_plan import GIB, possible_offloads
+from ondol.modeling.offload_plan import GIB, offload_flag, possible_offloads
 from ondol.modeling.quantization.on_load import OnLoad
 
 
@@ -77,7 +77,8 @@ def offloads_within(blueprint: Blueprint, limit_bytes: int) -> Iterator[Offload]
     weights_bytes = measure_footprint(blueprint).weights_bytes
     for plan in possible_offloads(blueprint.model.decoder_layers()):
         if plan.host_bytes <= limit_bytes:
-            yield Offload(plan.host_bytes, weights_bytes - plan.saved_bytes)
+            device_bytes = weights_bytes - plan.saved_bytes
+            yield Offload(offload_flag(plan.host_bytes), plan.host_bytes, device_bytes)
 
 
 def _kv_range(config: EngineConfig, blueprint: Blueprint, kv_limit_bytes: int) -> tuple[int, int, int]:

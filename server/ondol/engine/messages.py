@@ -111,13 +111,9 @@ class LoadProgress(msgspec.Struct, frozen=True, tag="progress"):
 
 
 class Offload(msgspec.Struct, frozen=True, array_like=True):
-    """Some layers in host memory.
+    """Layers in host memory: the flag for it, their bytes there, and the weights left on the device."""
 
-    Attributes:
-        host_bytes: what they take there.
-        weights_bytes: what is left on the device, their buffers included.
-    """
-
+    flag: str
     host_bytes: int
     weights_bytes: int
 

@@ -7,21 +7,26 @@ A report's JSON (`to_json`) is an interface; keys are added, never changed. All 
 
     {"model", "origin", "licence", "quantization": as published, or null, "context", "concurrency",
      "context_length": what the model was made for, "num_parameters", "num_active_parameters",
-     "device": {"kind", "name", "total_bytes", "usable_bytes"},
+     "device": {"kind", "name", "total_bytes", "usable_bytes", "host_bytes": host memory for layers},
      "forms": [{"form": "fp32"|"fp16"|"int8"|"nf4"|"nf4-double"|"published", "method", "dtype", "kv_dtype",
                 "weights_bytes", "quantized_bytes", "bits_per_parameter", "kv_bytes_per_token",
-                "kv_cache_bytes", "workspace_bytes", "total_bytes", "fits", "max_context",
-                "max_concurrency"}],
+                "kv_cache_bytes", "workspace_bytes", "total_bytes": on the device, "fits", "max_context",
+                "max_concurrency",
+                "host_bytes": of the weights in host memory with the offload that was asked for,
+                "offload_needed_bytes": host memory for layers with which it would fit, or null where it fits
+                without or no offload is enough,
+                "offload_tokens_per_s": what copying the layers leaves one answer at most, or null}],
      "fits": whether a form that can be served fits, "best_form": the most precise one that does, or null}
 
 The forms of a quantized checkpoint other than "published" are what its full-precision original would take.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from ondol.engine.kv_cache import choose_kv_dtype, kv_dtype_name
 from ondol.engine.warm_up import MAX_TOKENS
@@ -32,12 +37,16 @@ from ondol.inspection.outline import ModelOutline
 from ondol.modeling.architecture import read_config
 from ondol.modeling.footprint import Footprint, Load, measure_footprint
 from ondol.modeling.loading import DTYPES, choose_dtype
+from ondol.modeling.offload_plan import plan_offload, smallest_offload
 from ondol.modeling.report import report_weights
 
 BLOCK_SIZE = 16
 # Beyond this many requests at once no engine is asked to go.
 CONCURRENCY_LIMIT = 4096
 DEFAULT_CONTEXT = 4096
+# What a GPU reads from host memory over PCIe 4.0 x16, for bounds on a model that does so: 16 lanes of
+# 16 GT/s are 31.5 GB/s, of which some four fifths arrive as payload.
+BUS_BYTES_PER_S = 25e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +58,14 @@ class Question:
         concurrency: requests at once.
         dtype: of what is not quantized; "auto" as an engine chooses it on the device.
         kv_dtype: of keys and values; "auto" is the form's own dtype, "fp8" codes with scales.
+        offload_bytes: host memory for layers that stay there.
     """
 
     context: int | None = None
     concurrency: int = 1
     dtype: str = "auto"
     kv_dtype: str = "auto"
+    offload_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +86,9 @@ class FormFit:
     fits: bool
     max_context: int
     max_concurrency: int
+    host_bytes: int
+    offload_needed_bytes: int | None
+    offload_tokens_per_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +104,22 @@ class FitReport:
     @property
     def best_form(self) -> str | None:
         """The most precise form that can be served and fits; a quantized checkpoint has but its own."""
-        fitting = {fit.form for fit in self.forms if fit.fits}
+        return next((fit.form for fit in self._servable() if fit.fits), None)
+
+    @property
+    def last_resort(self) -> FormFit | None:
+        """Where nothing fits: the form that would with the fewest bytes in host memory."""
+        if self.best_form is not None:
+            return None
+        needed = [(fit.offload_needed_bytes, fit) for fit in self._servable()]
+        could_fit = [(size_bytes, fit) for size_bytes, fit in needed if size_bytes is not None]
+        return min(could_fit, key=lambda pair: pair[0])[1] if could_fit else None
+
+    def _servable(self) -> list[FormFit]:
+        """Forms that can be served, the most precise first."""
         order = (PUBLISHED,) if self.facts.quantization else ORIGINAL_FORMS
-        return next((form for form in order if form in fitting), None)
+        fits = {fit.form: fit for fit in self.forms}
+        return [fits[form] for form in order if form in fits]
 
     def to_json(self) -> dict[str, Any]:
         """Ready for json.dumps."""
@@ -111,6 +138,7 @@ class FitReport:
                 "name": self.machine.name,
                 "total_bytes": self.machine.total_bytes,
                 "usable_bytes": self.machine.usable_bytes,
+                "host_bytes": self.machine.host_bytes,
             },
             "forms": [asdict(form) for form in self.forms],
             "fits": self.best_form is not None,
@@ -140,6 +168,7 @@ class _Needs:
     footprint: Footprint
     kv_dtype: torch.dtype
     num_rows: int
+    weights_bytes: int
 
     def kv_cache_bytes(self, context: int, concurrency: int) -> int:
         return self._num_tokens(context) * concurrency * self.footprint.kv_token_bytes(self.kv_dtype)
@@ -152,7 +181,7 @@ class _Needs:
 
     def total_bytes(self, context: int, concurrency: int) -> int:
         return (
-            self.footprint.weights_bytes
+            self.weights_bytes
             + self.kv_cache_bytes(context, concurrency)
             + self.workspace_bytes(context, concurrency)
         )
@@ -166,8 +195,12 @@ def _measure_form(
 ) -> FormFit:
     blueprint, concurrency = form.blueprint, question.concurrency
     kv_dtype = DTYPES.get(question.kv_dtype) or choose_kv_dtype(question.kv_dtype, blueprint.dtype)
-    needs = _Needs(measure_footprint(blueprint), kv_dtype, MAX_TOKENS[machine.device])
-    usable_bytes, weights_bytes = machine.usable_bytes, needs.footprint.weights_bytes
+    footprint, layers = measure_footprint(blueprint), blueprint.model.decoder_layers()
+    offload = plan_offload(layers, question.offload_bytes)
+    device_bytes, host_bytes = offload.split(footprint.weights_bytes, is_host=machine.device == "cpu")
+    needs = _Needs(footprint, kv_dtype, MAX_TOKENS[machine.device], device_bytes)
+    usable_bytes, weights_bytes = machine.usable_bytes, footprint.weights_bytes
+    missing_bytes = needs.total_bytes(context, concurrency) - usable_bytes
     report = report_weights(blueprint.model)
     return FormFit(
         form=form.key,
@@ -181,14 +214,30 @@ def _measure_form(
         kv_cache_bytes=needs.kv_cache_bytes(context, concurrency),
         workspace_bytes=needs.workspace_bytes(context, concurrency),
         total_bytes=needs.total_bytes(context, concurrency),
-        fits=needs.total_bytes(context, concurrency) <= usable_bytes,
+        fits=missing_bytes <= 0 and host_bytes <= machine.host_bytes,
         max_context=_largest(
             facts.context_length, lambda tokens: needs.total_bytes(tokens, concurrency) <= usable_bytes
         ),
         max_concurrency=_largest(
             CONCURRENCY_LIMIT, lambda requests: needs.total_bytes(context, requests) <= usable_bytes
         ),
+        host_bytes=host_bytes,
+        offload_needed_bytes=_offload_needed(layers, missing_bytes + offload.saved_bytes, machine),
+        offload_tokens_per_s=offload_tokens_per_s(host_bytes),
     )
+
+
+def offload_tokens_per_s(host_bytes: int) -> float | None:
+    """The most that one answer gets where this much is copied for each token; None without copies."""
+    return round(BUS_BYTES_PER_S / host_bytes, 3) if host_bytes else None
+
+
+def _offload_needed(layers: Sequence[nn.Module], missing_bytes: int, machine: Machine) -> int | None:
+    """Host memory with which a form fits that lacks `missing_bytes` without any offload."""
+    if missing_bytes <= 0 or machine.host_bytes == 0:
+        return None
+    plan = smallest_offload(layers, missing_bytes)
+    return plan.host_bytes if plan is not None and plan.host_bytes <= machine.host_bytes else None
 
 
 def _largest(limit: int, does_fit: Callable[[int], bool]) -> int:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from ondol.engine.kv_cache import RESERVE_SHARE, free_bytes, total_bytes
+from ondol.engine.kv_cache import RESERVE_SHARE, free_bytes, host_free_bytes, total_bytes
 
 DeviceKind = Literal["cpu", "cuda"]
 
@@ -22,21 +22,28 @@ class Machine:
         name: for people; empty for one that is only described.
         total_bytes: all memory.
         usable_bytes: what engines may take now: free, less what they leave to others.
+        host_bytes: host memory beside it, where layers may stay; 0 for a CPU, whose memory it is.
     """
 
     device: DeviceKind
     name: str
     total_bytes: int
     usable_bytes: int
+    host_bytes: int = 0
 
 
 def this_machine(device: torch.device) -> Machine:
     """What is free on the GPU, or in the memory of the host."""
     if device.type == "cuda":
-        return Machine("cuda", torch.cuda.get_device_name(device), total_bytes(device), free_bytes(device))
+        name = torch.cuda.get_device_name(device)
+        return Machine("cuda", name, total_bytes(device), free_bytes(device), host_free_bytes())
     return Machine("cpu", "", total_bytes(device), free_bytes(device))
 
 
 def described_machine(memory_bytes: int, device: DeviceKind) -> Machine:
-    """An empty device with this much memory, of which engines take the same share as of a real one."""
-    return Machine(device, "", memory_bytes, int(memory_bytes * (1 - RESERVE_SHARE)))
+    """An empty device with this much memory, of which engines take the same share as of a real one.
+
+    It is thought of as in this machine: layers may stay in the host's memory.
+    """
+    host_bytes = host_free_bytes() if device == "cuda" else 0
+    return Machine(device, "", memory_bytes, int(memory_bytes * (1 - RESERVE_SHARE)), host_bytes)

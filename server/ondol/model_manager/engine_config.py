@@ -42,6 +42,7 @@ def engine_config(
         block_size=settings.block_size,
         enable_prefix_caching=settings.enable_prefix_caching,
         deterministic=settings.deterministic,
+        offload_bytes=settings.offload_bytes if order.offload_bytes is None else order.offload_bytes,
         end_token_ids=end_token_ids,
         num_threads=settings.num_threads,
     )

@@ -187,4 +187,4 @@ def _model(
 def _memory(plan: LoadPlan, ready: EngineReady) -> MemoryUse:
     measured_bytes = ready.workspace_bytes
     workspace_bytes = plan.workspace_bytes if measured_bytes is None else measured_bytes
-    return MemoryUse(ready.weights_bytes, ready.kv_cache_bytes, workspace_bytes)
+    return MemoryUse(ready.weights_bytes, ready.kv_cache_bytes, workspace_bytes, ready.host_weights_bytes)

@@ -187,8 +187,18 @@ def _too_large(name: str, plan: LoadPlan, reachable_bytes: int) -> str:
         f"workspace and at least {mib(plan.min_kv_bytes)} of KV cache need "
         f"{mib(plan.fixed_bytes + plan.min_kv_bytes)}, but {mib(reachable_bytes)} of {plan.device} memory "
         f"can be had. Lower --max-model-len ({plan.context} now), --kv-cache-memory or --max-num-seqs, "
-        "quantize with --quantization, or raise --memory-budget."
+        f"quantize with --quantization, or raise --memory-budget.{_offload_hint(plan, reachable_bytes)}"
     )
+
+
+def _offload_hint(plan: LoadPlan, reachable_bytes: int) -> str:
+    """The fewest layers in host memory with which it fits; empty where no number of them is enough."""
+    weights_limit_bytes = reachable_bytes - plan.workspace_bytes - plan.min_kv_bytes
+    enough = (offload for offload in plan.offloads if offload.weights_bytes <= weights_limit_bytes)
+    smallest = next(enough, None)
+    if smallest is None:
+        return ""
+    return f" As a last resort, slowly: {smallest.flag}."
 
 
 def mib(size_bytes: int) -> str:

@@ -35,15 +35,16 @@ class StageProgress:
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """Bytes that a loaded model holds on its device."""
+    """Bytes that a loaded model holds on its device, and beside it those of layers in host memory."""
 
     weights_bytes: int
     kv_cache_bytes: int
     workspace_bytes: int
+    host_weights_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
-        """Everything."""
+        """Everything on the device."""
         return self.weights_bytes + self.kv_cache_bytes + self.workspace_bytes
 
 

@@ -47,4 +47,10 @@ class HostMemory:
                 "lower --cpu-offload-gb, or raise the limit that `ulimit -l` shows."
             )
         # A process that ends gives its locked memory back by itself.
-        weakref.finalize(self, cudart.cudaHostUnregister, address).atexit = False
+        weakref.finalize(self, _unlock, address).atexit = False
+
+
+def _unlock(address: int) -> None:
+    """Once nothing is copied from it any more: copies for the next step are always under way."""
+    torch.cuda.synchronize()
+    torch.cuda.cudart().cudaHostUnregister(address)  # type: ignore[no-untyped-call]

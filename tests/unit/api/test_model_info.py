@@ -25,6 +25,7 @@ async def test_info_tells_how_weights_are_stored(model):
         "deterministic": False,
         "max_model_len": 256,
         "weights_bytes": 1,
+        "host_weights_bytes": 0,
         "stored": [
             {
                 "kind": "nf4",

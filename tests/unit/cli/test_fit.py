@@ -55,6 +55,24 @@ def test_a_published_model_on_a_card_of_24_gigabytes(tmp_path, capsys):
     assert max(map(len, output.splitlines())) <= 110
 
 
+def test_a_model_that_does_not_fit_is_told_the_last_resort_and_its_cost(tmp_path, capsys):
+    folder = published_folder(tmp_path / "moe", "qwen1.5-moe-a2.7b")
+    asked = ["fit", str(folder), "--memory", "8GiB", "--home", str(tmp_path)]
+    assert run(asked) == 5
+    captured = capsys.readouterr()
+    (line,) = [
+        line for line in captured.out.splitlines() if line.startswith("As a last resort it fits as NF4")
+    ]
+    flag = line.split(" with ")[1].removesuffix(".")
+    assert "tokens/s. That is arithmetic, not a measurement." in captured.out
+    assert f"As a last resort, slowly: {flag}." in captured.err
+    assert run([*asked, *flag.split()]) == 0
+    output = capsys.readouterr().out
+    assert "It fits as NF4 double quant" in output
+    assert "of weights stay in host memory" in output
+    assert max(map(len, output.splitlines())) <= 110
+
+
 @pytest.mark.parametrize("memory", ["much", "-1"])
 def test_a_bad_size_is_wrong_usage(fit, capsys, memory):
     assert fit("--memory", memory) == 2

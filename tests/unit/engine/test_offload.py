@@ -65,7 +65,8 @@ def test_what_might_be_offloaded_is_told_from_the_smallest_on_within_the_hosts_m
     offloads = list(offloads_within(blueprint, EVERYTHING))
     layer_bytes = offloads[0].host_bytes // 3
     assert offloads == [
-        Offload(count * layer_bytes, weights_bytes - (count - 2) * layer_bytes) for count in (3, 4, 5, 6)
+        Offload("--cpu-offload-gb 0.01", count * layer_bytes, weights_bytes - (count - 2) * layer_bytes)
+        for count in (3, 4, 5, 6)
     ]
     assert list(offloads_within(blueprint, 4 * layer_bytes)) == offloads[:2]
 

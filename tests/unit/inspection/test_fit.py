@@ -156,7 +156,13 @@ def test_the_report_for_programs_keeps_its_keys(tiny):
         "fits",
         "best_form",
     ]
-    assert report["device"] == {"kind": "cpu", "name": "", "total_bytes": 10**12, "usable_bytes": 10**12}
+    assert report["device"] == {
+        "kind": "cpu",
+        "name": "",
+        "total_bytes": 10**12,
+        "usable_bytes": 10**12,
+        "host_bytes": 0,
+    }
     assert list(report["forms"][0]) == [
         "form",
         "method",
@@ -172,4 +178,62 @@ def test_the_report_for_programs_keeps_its_keys(tiny):
         "fits",
         "max_context",
         "max_concurrency",
+        "host_bytes",
+        "offload_needed_bytes",
+        "offload_tokens_per_s",
     ]
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    return save_checkpoint(tmp_path_factory.mktemp("deep") / "tiny", "llama", num_hidden_layers=8)
+
+
+def card_of(usable_bytes, host_bytes=10**12):
+    return Machine("cuda", "", usable_bytes, usable_bytes, host_bytes)
+
+
+def test_a_card_that_is_too_small_is_told_the_least_offload_with_which_each_form_fits(deep):
+    whole = forms(fit(deep, card_of(10**12)))
+    assert all(form.offload_needed_bytes is None for form in whole.values())
+    usable_bytes = whole["fp16"].total_bytes - 1
+    small = forms(fit(deep, card_of(usable_bytes)))
+    for name in ("fp32", "fp16"):
+        needed_bytes = small[name].offload_needed_bytes
+        offloaded = forms(fit(deep, card_of(usable_bytes), offload_bytes=needed_bytes))[name]
+        assert offloaded.fits
+        assert offloaded.host_bytes == needed_bytes
+        assert not forms(fit(deep, card_of(usable_bytes), offload_bytes=needed_bytes - 1))[name].fits
+        # What is asked for already does not change what is needed.
+        assert offloaded.offload_needed_bytes == needed_bytes
+
+
+def test_the_last_resort_is_the_form_with_the_least_in_host_memory(deep):
+    smallest = min(form.total_bytes for form in fit(deep, card_of(10**12)).forms)
+    report = fit(deep, card_of(smallest - 1))
+    assert report.best_form is None
+    assert report.last_resort is not None
+    needed = [form.offload_needed_bytes for form in report.forms if form.offload_needed_bytes is not None]
+    assert report.last_resort.offload_needed_bytes == min(needed)
+    assert fit(deep, card_of(10**12)).last_resort is None
+    assert fit(deep, card_of(1000)).last_resort is None
+
+
+def test_host_memory_that_is_not_there_helps_nobody(deep):
+    usable_bytes = forms(fit(deep, card_of(10**12)))["fp32"].total_bytes - 1
+    assert forms(fit(deep, card_of(usable_bytes, host_bytes=1000)))["fp32"].offload_needed_bytes is None
+    asked = forms(fit(deep, card_of(10**12, host_bytes=1000), offload_bytes=10**9))["fp32"]
+    assert asked.host_bytes > 1000
+    assert not asked.fits
+
+
+def test_the_bus_bounds_the_tokens_of_an_answer(deep):
+    asked = forms(fit(deep, card_of(10**12), offload_bytes=10**9))["fp32"]
+    assert asked.offload_tokens_per_s == round(25e9 / asked.host_bytes, 3)
+    assert forms(fit(deep, card_of(10**12)))["fp32"].offload_tokens_per_s is None
+
+
+def test_a_cpu_offloads_to_itself_and_saves_nothing(deep):
+    asked = forms(fit(deep, LARGE, offload_bytes=10**9))["fp32"]
+    assert asked.host_bytes == 0
+    assert asked.total_bytes > forms(fit(deep, LARGE))["fp32"].total_bytes

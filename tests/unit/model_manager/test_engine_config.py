@@ -48,6 +48,14 @@ def test_the_order_decides_on_the_caches_precision_and_else_the_settings_do(sett
     assert built.kv_cache_dtype == expected
 
 
+@pytest.mark.parametrize(
+    ("order", "expected"), [({}, 3 * 2**29), ({"offload_bytes": 7}, 7), ({"offload_bytes": 0}, 0)]
+)
+def test_the_order_decides_on_offload_and_else_the_settings_do_in_gib(order, expected):
+    resolved, settings = ResolvedModel("m", Path("/m"), {}), Settings(cpu_offload_gb=1.5).engine()
+    assert engine_config(LoadOrder("m", **order), resolved, settings, ()).offload_bytes == expected
+
+
 def test_the_tokenizers_end_tokens_and_the_folder_are_passed_on():
     resolved = ResolvedModel("m", Path("/m"), {})
     built = engine_config(LoadOrder("m"), resolved, Settings().engine(), (7, 8))

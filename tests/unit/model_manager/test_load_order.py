@@ -34,3 +34,4 @@ def test_only_what_changes_the_loaded_model_makes_another_form():
     assert order.loads_like(LoadOrder("m", quantization="nf4", is_pinned=True, allow_download=False))
     assert not order.loads_like(LoadOrder("m"))
     assert not order.loads_like(LoadOrder("m", quantization="nf4", max_model_len=3))
+    assert not order.loads_like(LoadOrder("m", quantization="nf4", offload_bytes=3))

@@ -5,12 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from ondol.engine.messages import LoadPlan
+from ondol.engine.messages import LoadPlan, Offload
 from ondol.errors import DoesNotFit
 from ondol.model_manager.memory_budget import Claim, MemoryBudget, Resident, choose_victims
 
 
-def plan(weights=50, workspace=10, min_kv=1, request_kv=8, max_kv=64, free=200):
+def plan(weights=50, workspace=10, min_kv=1, request_kv=8, max_kv=64, free=200, offloads=()):
     return LoadPlan(
         device="cpu",
         weights_bytes=weights,
@@ -21,6 +21,7 @@ def plan(weights=50, workspace=10, min_kv=1, request_kv=8, max_kv=64, free=200):
         context=1024,
         free_bytes=free,
         total_bytes=free * 2,
+        offloads=offloads,
     )
 
 
@@ -83,6 +84,16 @@ def test_less_than_the_least_is_refused_with_the_numbers_and_what_to_lower():
         assert words in message
     assert "--quantization" in message
     assert "--memory-budget" in message
+
+
+def test_a_refusal_names_the_smallest_offload_that_would_do():
+    offloads = tuple(
+        Offload(f"--cpu-offload-gb {place}", 10 * place, 50 - 5 * place) for place in range(1, 8)
+    )
+    with pytest.raises(DoesNotFit, match=r"As a last resort, slowly: --cpu-offload-gb 3\.$"):
+        claim(plan(offloads=offloads), share=1, reachable=50 - 15 + 10 + 1)
+    with pytest.raises(DoesNotFit, match=r"--memory-budget\.$"):
+        claim(plan(offloads=offloads), share=1, reachable=20)
 
 
 def victims(residents, *, needed, total=100, places=5, pinned=False):

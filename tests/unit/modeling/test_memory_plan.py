@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -117,6 +118,24 @@ def test_where_nothing_fits_the_numbers_say_so(folder, kv_cache_bytes):
     demand = Demand(kv_cache_bytes, 64, 4, 8, kv_limit_bytes=10**9)
     with pytest.raises(DoesNotFit, match=r"Not even nf4 with double quantization fits: .* MiB of weights"):
         choose(folder, 10**6, demand)
+
+
+def test_where_nothing_fits_a_gpus_user_hears_of_the_last_resort(folder):
+    demand = Demand(10**6, 64, 4, 8, kv_limit_bytes=10**9)
+    needed_bytes = measure_needs(
+        draw_model(folder, CPU, "float32", OnLoad("nf4", use_double_quant=True)), demand
+    )
+    with pytest.raises(DoesNotFit, match=r"As a last resort, slowly: --cpu-offload-gb 0\.01\.$"):
+        choose(folder, needed_bytes.total_bytes - 1, demand)
+    with pytest.raises(DoesNotFit, match=r"a smaller model\.$"):
+        choose(folder, needed_bytes.total_bytes - 1, replace(demand, is_host=True))
+
+
+def test_offload_lets_a_more_precise_form_fit(folder, needs):
+    demand = replace(DEMAND, offload_bytes=10**9)
+    layer_bytes = 1000
+    assert choose(folder, needs["none"].total_bytes - layer_bytes, demand).name == "none"
+    assert choose(folder, needs["none"].total_bytes - layer_bytes).name == "int8"
 
 
 def test_a_quantized_checkpoint_is_served_as_published(folder, tmp_path):
