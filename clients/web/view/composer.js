@@ -136,13 +136,14 @@ function hindrance({ streaming, models, modelId }) {
 function onKey(event, { app, field, box }) {
   if (isForInputMethod(event)) return;
   const { state, chat } = app;
+  const isStreaming = state.get().streaming !== null;
   if (isSendKey(event, { sendKey: state.get().sendKey, isCoarse: isCoarse() })) {
     event.preventDefault();
     if (!event.repeat) void box.send();
-  } else if (event.key === "Escape" && state.get().streaming) {
+  } else if (event.key === "Escape" && isStreaming) {
     event.preventDefault();
     chat.stop();
-  } else if (event.key === "ArrowUp" && field.value === "" && !event.shiftKey) {
+  } else if (event.key === "ArrowUp" && field.value === "" && !event.shiftKey && !isStreaming) {
     event.preventDefault();
     state.set({ editing: lastQuestion(state.get().conversation) });
   }
