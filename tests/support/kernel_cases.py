@@ -87,6 +87,8 @@ def _feed_forward() -> Iterator[KernelCase]:
             lambda inputs, n=num_rows, i=width: (inputs.normal(n, 2 * i),),
             is_long=is_long,
         )
+    yield KernelCase("sigmoid", "33x1", lambda inputs: (inputs.normal(33, 1),))
+    yield KernelCase("logsumexp", "3x1000", lambda inputs: (inputs.normal(3, 1000),))
     for num_rows, normalize in ((1, False), (33, True)):
         yield KernelCase(
             "route",
