@@ -28,7 +28,8 @@ async def test_an_unknown_model_is_a_404_that_names_those_that_exist(door: Front
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
+        ("GET", "/nothing", 404),
+        ("POST", "/", 404),
         ("GET", "/v1/nothing", 404),
         ("GET", "/v1/chat/completions", 405),
         ("DELETE", "/v1/models", 405),
