@@ -29,18 +29,18 @@ class HostMemory:
     """
 
     def __init__(self, size_bytes: int, device: torch.device) -> None:
-        whole = torch.empty(size_bytes + mmap.PAGESIZE, dtype=torch.uint8)
+        # Whole pages are locked, so whole pages are taken.
+        num_pages = -(-size_bytes // mmap.PAGESIZE)
+        whole = torch.empty((num_pages + 1) * mmap.PAGESIZE, dtype=torch.uint8)
         start = -whole.data_ptr() % mmap.PAGESIZE
         self.data: Tensor = whole[start : start + size_bytes]
         if device.type == "cuda":
-            self._lock(size_bytes)
+            self._lock(num_pages * mmap.PAGESIZE)
 
     def _lock(self, size_bytes: int) -> None:
         cudart = torch.cuda.cudart()  # type: ignore[no-untyped-call]
         address = self.data.data_ptr()
-        # Whole pages: what lies behind the last byte is ours up to the page's end.
-        locked_bytes = -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
-        status = int(cudart.cudaHostRegister(address, locked_bytes, 0))
+        status = int(cudart.cudaHostRegister(address, size_bytes, 0))
         if status != 0:
             raise DoesNotFit(
                 f"{size_bytes / 2**20:.0f} MiB of host memory cannot be page-locked (CUDA error {status}): "

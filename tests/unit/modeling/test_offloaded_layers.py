@@ -114,8 +114,17 @@ def offload_limit(folder, count, on_load=None):
     return count * max(sizes)
 
 
-@pytest.mark.parametrize("on_load", [None, OnLoad("int8"), OnLoad("nf4", use_double_quant=True)], ids=str)
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen2_moe-mixed", "qwen3"])
+@pytest.mark.parametrize(
+    ("family", "on_load"),
+    [
+        ("llama", None),
+        ("qwen2", OnLoad("int8")),
+        ("qwen2_moe-mixed", None),
+        ("qwen2_moe-mixed", OnLoad("nf4", use_double_quant=True)),
+        ("qwen3", OnLoad("nf4")),
+    ],
+    ids=str,
+)
 def test_logits_are_those_of_a_model_that_is_all_on_the_device(tmp_path, monkeypatch, family, on_load):
     monkeypatch.setattr("ondol.modeling.offloaded_layers.ImmediateCopies", LateCopies)
     folder = save_checkpoint(tmp_path, family, num_hidden_layers=5)
