@@ -22,6 +22,7 @@ def model_folder(tmp_path_factory):
     return save_checkpoint(tmp_path_factory.mktemp("model"), "llama")
 
 
+@pytest.mark.slow  # an engine of its own
 def test_the_engine_is_measured_without_http(model_folder):
     done = run_script(
         *("engine.py", "concurrent", "shared-prefix", "--model-folder", str(model_folder), "--repeat", "1"),
@@ -85,6 +86,7 @@ def test_quantization_methods_are_measured(model_folder):
             assert (figures["relative_logit_error"] > 0) == (entry["method"] != "none")
 
 
+@pytest.mark.slow  # two engines
 def test_the_price_of_grammars_for_those_beside_them_is_measured(model_folder):
     save_byte_level_tokenizer(model_folder)
     done = run_script(

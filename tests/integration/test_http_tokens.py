@@ -57,7 +57,12 @@ class Family:
     cramped: Daemon
 
 
-@pytest.fixture(scope="module", params=["llama", "mistral", "llama-3-rope", "qwen2", "qwen2_moe"])
+# Each family is two daemons. The engine's tests compare every family each time; here some are slow proofs.
+OTHERS = ("mistral", "llama-3-rope", "qwen2")
+FAMILIES = ["llama", "qwen2_moe", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
 def family(request, tmp_path_factory):
     folder = save_served_model(tmp_path_factory.mktemp("models") / "tiny", request.param)
     with ExitStack() as daemons:

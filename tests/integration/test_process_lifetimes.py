@@ -91,7 +91,7 @@ def test_a_signal_while_it_loads_ends_both_processes(serve, which, expected_code
     assert not any("Traceback" in line or "serving" in line for line in daemon.seen)
 
 
-@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("which", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 async def test_the_first_signal_lets_streams_finish_and_turns_new_requests_away(serve, which):
     daemon = serve().wait_until_serving()
     engine_id = engine_of(daemon)

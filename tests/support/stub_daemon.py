@@ -123,7 +123,7 @@ class StubDaemon:
         """Listen, on the same port as before if there was one."""
         listener = bind_socket("127.0.0.1", self.port)
         self.port = listener.getsockname()[1]
-        config = uvicorn.Config(self._app(), log_level="critical", lifespan="off", ws="none")
+        config = uvicorn.Config(self._app(), log_config=None, access_log=False, lifespan="off", ws="none")
         self._server = server = uvicorn.Server(config)
         self._loop = loop = asyncio.new_event_loop()
 

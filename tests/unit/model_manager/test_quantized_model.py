@@ -96,7 +96,7 @@ def test_a_refused_model_leaves_nothing(source, tmp_path):
     assert names_in(tmp_path) == ["source"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_run_leaves_nothing(number, tmp_path):
     source = save_checkpoint(tmp_path / "source", "llama", num_hidden_layers=60, hidden_size=256)
     save_byte_level_tokenizer(source)
