@@ -25,47 +25,32 @@ def summarize(lines: Lines, file: str, run_id: str) -> dict[str, Any]:
         "num_kernel_cases_right": len(kernels),
         "decode": [
             {
-                **{key: line[key] for key in ("model", "kind", "kv_dtype", "kernels", "batch")},
+                **_pick(line, "model", "kind", "kv_dtype", "kernels", "batch", "share_of_ceiling"),
                 "step_ms": line["step_ms"]["median"],
                 "tokens_per_s": line["tokens_per_s"]["median"],
-                "share_of_ceiling": line["share_of_ceiling"],
             }
             for line in _named(lines, "decode")
         ],
         "first_token": [
-            {**{key: line[key] for key in ("model", "kind")}, "ttft_ms": line["ttft_ms"]["median"]}
+            {**_pick(line, "model", "kind"), "ttft_ms": line["ttft_ms"]["median"]}
             for line in _named(lines, "first token")
         ],
         "saturated": [
-            {
-                key: line[key]
-                for key in (
-                    *("model", "kind", "kv_dtype"),
-                    *("requests_per_s", "total_tokens_per_s", "share_of_ceiling"),
-                )
-            }
+            _pick(
+                line, "model", "kind", "kv_dtype", "requests_per_s", "total_tokens_per_s", "share_of_ceiling"
+            )
             for line in _named(lines, "saturated")
         ],
         "transformers": [
-            {
-                key: line[key]
-                for key in ("figure", "model", "batch", "tokens_per_s", "output_tokens_per_s")
-                if key in line
-            }
-            for line in lines
-            if str(line["figure"]).startswith("transformers")
+            _pick(line, "figure", "model", "batch", "tokens_per_s", "output_tokens_per_s")
+            for line in _begun(lines, "transformers")
         ],
         "determinism": [
             {
-                **{
-                    key: line[key]
-                    for key in ("figure", "model", "kind", "batch", "num_tokens")
-                    if key in line
-                },
+                **_pick(line, "figure", "model", "kind", "batch", "num_tokens"),
                 "ratio": line["ratio"]["median"],
             }
-            for line in lines
-            if str(line["figure"]).startswith("cost of")
+            for line in _begun(lines, "cost of")
         ],
         "skipped": [line["what"] for line in _named(lines, "skipped")],
         "failed": [line["what"] for line in _named(lines, "failed")],
@@ -74,6 +59,15 @@ def summarize(lines: Lines, file: str, run_id: str) -> dict[str, Any]:
 
 def _named(lines: Lines, figure: str) -> list[dict[str, Any]]:
     return [dict(line) for line in lines if line["figure"] == figure]
+
+
+def _begun(lines: Lines, beginning: str) -> list[dict[str, Any]]:
+    return [dict(line) for line in lines if str(line["figure"]).startswith(beginning)]
+
+
+def _pick(line: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """Those of the keys that the line has."""
+    return {key: line[key] for key in keys if key in line}
 
 
 def _row(line: Mapping[str, Any]) -> str | None:

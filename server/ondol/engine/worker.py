@@ -38,8 +38,8 @@ from ondol.engine.runner_builder import RunnerBuilder, why_no_graphs
 from ondol.engine.scheduler import Scheduler
 from ondol.engine.warm_up import prepare
 from ondol.errors import DeviceUnusable, DoesNotFit, OndolError
-from ondol.kernels.backend import choose_kernels
-from ondol.modeling.loading import load_model
+from ondol.kernels.backend import Kernels, choose_kernels
+from ondol.modeling.loading import LoadedWeights, load_model
 
 PROGRESS_INTERVAL_S = 0.2
 GRAMMAR_POLL_S = 0.005
@@ -51,6 +51,8 @@ def run(channel: Channel) -> None:
     """Do what the first message asks for; returns only when that cannot be loaded."""
     config = channel.received.get()
     assert isinstance(config, EngineConfig), "the first message configures the engine"
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
     try:
         core, ready = load_core(config, channel)
     except OndolError as error:
@@ -82,29 +84,24 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
         OndolError: expected failures; the caller reports them.
     """
     started = time.monotonic()
-    if config.num_threads is not None:
-        torch.set_num_threads(config.num_threads)
     device = choose_device(config.device)
     on_load, choice_notes = plan_on_load(config, device)
     memory = CacheMemory(config.kv_cache_bytes)
     if config.wants_plan:
         memory = _ask_for_memory(plan_load(config, device, on_load), config, channel)
     kernels, kernel_notes = choose_kernels(device, is_deterministic=config.deterministic)
-    folder, progress = Path(config.model_path), Progress(channel)
     weights = load_model(
-        folder,
+        Path(config.model_path),
         device,
         config.dtype,
         on_load=on_load,
-        on_progress=progress,
+        on_progress=Progress(channel),
         kernels=kernels,
         offload_bytes=config.offload_bytes,
     )
     return_freed_memory()
     kv_dtype = choose_kv_dtype(config.kv_cache_dtype, weights.dtype)
-    # Graphs are for GPUs; a CPU has nothing to gain from static buffers.
-    uses_buffers = device.type == "cuda" and why_no_graphs(weights, kernels) is None
-    builder = RunnerBuilder(weights, kernels, device, kv_dtype, config.max_num_seqs, uses_buffers)
+    builder = _plan_runner(config, weights, kernels, device, kv_dtype)
     # A CPU's memory is everybody's: what it had at its busiest says little.
     meter = CudaMemoryMeter(device) if device.type == "cuda" else None
     plan, scratch_bytes = plan_cache(builder, config, memory, meter)
@@ -112,7 +109,7 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
     built = builder.build(plan)
     token_budget = prepare(built, builder, plan, config.max_num_batched_tokens)
     core = _build_core(config, built.runner, plan, weights.vocab_size, token_budget)
-    ready = EngineReady(
+    return core, EngineReady(
         device=device.type,
         dtype=str(weights.dtype).removeprefix("torch."),
         max_model_len=plan.max_model_len,
@@ -130,7 +127,18 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
         weights=msgspec.convert(weights.report, WeightsReport, from_attributes=True),
         notes=(*choice_notes, *kernel_notes, *weights.notes, *plan.notes, *built.notes),
     )
-    return core, ready
+
+
+def _plan_runner(
+    config: EngineConfig,
+    weights: LoadedWeights,
+    kernels: Kernels,
+    device: torch.device,
+    kv_dtype: torch.dtype,
+) -> RunnerBuilder:
+    """What builds the runner. Graphs are for GPUs; a CPU has nothing to gain from static buffers."""
+    uses_buffers = device.type == "cuda" and why_no_graphs(weights, kernels) is None
+    return RunnerBuilder(weights, kernels, device, kv_dtype, config.max_num_seqs, uses_buffers)
 
 
 def _ask_for_memory(plan: LoadPlan, config: EngineConfig, channel: Channel) -> CacheMemory:

@@ -209,11 +209,7 @@ def load_model(
     """
     blueprint = draw_model(folder, device, dtype, on_load)
     config, model = blueprint.config, blueprint.model
-    if kernels.is_deterministic and not isinstance(model, Decoder):
-        # transformers' own norms and activations are computed otherwise for more rows.
-        raise ModelRefused(
-            f"{config.model_type} cannot be computed deterministically: start without --deterministic."
-        )
+    _check_determinism(kernels, blueprint)
     offload = plan_offload(model.decoder_layers(), offload_bytes)
     offloaded = place_on_host(model, offload, device)
     model.allocate(device)
@@ -236,6 +232,13 @@ def load_model(
         report=report_weights(model),
         notes=(*_notes(config, on_load), *blueprint.notes, *offload_notes(offload, offload_bytes)),
     )
+
+
+def _check_determinism(kernels: Kernels, blueprint: Blueprint) -> None:
+    """Refuse what cannot keep the promise: transformers' own norms compute more rows in another way."""
+    if kernels.is_deterministic and not isinstance(blueprint.model, Decoder):
+        name = blueprint.config.model_type
+        raise ModelRefused(f"{name} cannot be computed deterministically: start without --deterministic.")
 
 
 def place_on_host(model: Model, offload: OffloadPlan, device: torch.device) -> OffloadedLayers | None:
