@@ -37,7 +37,7 @@ async function start() {
   const conversations = createConversations({ state, store, onFull: () => warn("page.full") });
   const chat = { ...conversations, ...createChat({ state, api, conversations, connection }) };
   const drafts = createDrafts(() => localStorage);
-  const markdown = createMarkdown({ t, onUnavailable: () => warn("markdown.unavailable") });
+  const markdown = createMarkdown({ t, onUnavailable: () => warnOfPlainText(warn) });
   const app = { state, api, store, chat, drafts, connection, t, markdown };
 
   await followAddress(app, window);
@@ -48,6 +48,12 @@ async function start() {
   if (!store.isPersistent) warn("page.notKept");
   connection.start();
   await conversations.refresh();
+}
+
+/** Says what to install if packages are missing; that the daemon is gone is told elsewhere. */
+async function warnOfPlainText(warn) {
+  const answer = await fetch("vendor/marked.js", { method: "HEAD" }).catch(() => null);
+  if (answer?.status === 404) warn("markdown.unavailable");
 }
 
 /** The window's name in lists of tabs is the conversation's. */
