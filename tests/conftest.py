@@ -4,6 +4,7 @@ Also the one expensive thing that tests of several folders share: a daemon with 
 """
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,9 @@ def pytest_configure():
     # Tiny models gain nothing from a second thread, and waiting threads spin: on two cores with other
     # tests beside them that costs more than the computation. Before torch is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Shells start background jobs with Ctrl-C ignored, and so would be every program that a test interrupts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

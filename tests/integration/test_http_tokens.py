@@ -167,6 +167,7 @@ async def test_chats_are_the_templates_prompt_continued(family):
             assert await chat_together(client, SHORT_QUESTIONS, options) == family.expected_chats
 
 
+@pytest.mark.slow  # transformers computes for half a minute
 async def test_chats_with_the_starter_model_run_together_and_one_by_one(starter_daemon, starter_folder):
     model = reference_model(starter_folder)
     expected = [

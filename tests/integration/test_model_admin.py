@@ -124,6 +124,7 @@ def test_a_served_folder_goes_by_its_name_and_is_not_ours_to_remove(daemon):
     assert post(daemon, "models/load", model="own", wait=True).json()["data"]["status"] == {"value": "loaded"}
 
 
+@pytest.mark.slow  # a process that imports torch, and what it says is held by tests of its own
 def test_what_would_fit_is_told_before_a_load(daemon):
     answer = httpx.get(f"{daemon.url}/models/fit", params={"model": "alpha", "context": 64}, timeout=120)
     assert answer.status_code == 200, answer.text

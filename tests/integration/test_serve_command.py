@@ -29,7 +29,10 @@ def model_folder(tmp_path):
 
 @pytest.mark.parametrize(
     ("name_flag", "name", "sent"),
-    [([], "tiny-llama", signal.SIGINT), (["--served-model-name", "my-model"], "my-model", signal.SIGTERM)],
+    [
+        (["--served-model-name", "my-model"], "my-model", signal.SIGTERM),
+        pytest.param([], "tiny-llama", signal.SIGINT, marks=pytest.mark.slow),
+    ],
 )
 def test_it_serves_under_the_folders_or_a_chosen_name_until_a_signal_ends_it(
     serve, model_folder, name_flag, name, sent
