@@ -8,8 +8,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.daemon import Daemon, poll
-from support.served_models import save_served_model
+from support.daemon import IDLE, Daemon, poll
+from support.served_models import ENDLESS, save_served_model
 
 from ondol.cli.main import run
 
@@ -22,14 +22,14 @@ def home(tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("home")
     for name in ("alpha", "beta"):
         save_served_model(home / "models" / name)
-    save_served_model(home / "elsewhere" / "own")
+    save_served_model(home / "elsewhere" / "own", max_position_embeddings=ENDLESS + 1000)
     return home
 
 
 @pytest.fixture(scope="module")
 def daemon(home) -> Iterator[Daemon]:
     arguments = (str(home / "elsewhere" / "own"), "--home", str(home), "--max-loaded-models", "2")
-    with Daemon(*arguments) as daemon:
+    with Daemon(*arguments, "--kv-cache-memory", "64MiB") as daemon:
         yield daemon.wait_until_serving()
 
 
@@ -108,10 +108,13 @@ def test_the_terminal_loads_lists_and_stops(daemon, ondol, capsys):
 
 def test_a_model_that_answers_is_not_unloaded(daemon):
     with daemon.openai() as client:
-        stream = client.completions.create(model="own", prompt="온돌", max_tokens=400, stream=True)
+        stream = client.completions.create(
+            model="own", prompt="온돌", max_tokens=ENDLESS, extra_body={"ignore_eos": True}, stream=True
+        )
         next(iter(stream))
         assert post(daemon, "models/unload", model="own").status_code == 409
         stream.close()
+    daemon.wait_for_metrics(IDLE)
 
 
 def test_a_served_folder_goes_by_its_name_and_is_not_ours_to_remove(daemon):
