@@ -6,39 +6,18 @@ HTTP. Invariant: at most `MAX_RUNS` processes at a time, and none outlives the r
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import anyio
 import msgspec
 
-from ondol.errors import (
-    AccessDenied,
-    ConfigError,
-    DeviceUnusable,
-    DoesNotFit,
-    InvalidRequest,
-    ModelNotFound,
-    ModelRefused,
-    OndolError,
-    QueueFull,
-    SourceUnreachable,
-)
+from ondol.errors import ConfigError, InvalidRequest, OndolError, QueueFull, SourceUnreachable
+from ondol.model_manager.sent_error import SentError
 
 MAX_RUNS = 2
 # The headers of a large model come from the Hub in some hundred requests at most.
 TIMEOUT_S = 120.0
 RETRY_AFTER_S = 5
-ERROR_PREFIX = "ondol: error: "
-
-# By exit code; what is not listed is our own bug.
-_ERRORS: dict[int, Callable[[str], OndolError]] = {
-    ConfigError.exit_code: InvalidRequest,
-    AccessDenied.exit_code: AccessDenied,
-    DoesNotFit.exit_code: DoesNotFit,
-    DeviceUnusable.exit_code: DeviceUnusable,
-    ModelRefused.exit_code: ModelRefused,
-    SourceUnreachable.exit_code: SourceUnreachable,
-}
 
 
 class FitRuns:
@@ -54,13 +33,12 @@ class FitRuns:
 
         Raises:
             QueueFull: enough runs are underway.
-            OndolError: the error that `ondol fit` ended with.
+            OndolError: the error that `ondol fit` ended with, its class and data as they were there.
         """
         if self._num_runs >= MAX_RUNS:
             raise QueueFull(RETRY_AFTER_S)
-        # English, because the error's line is read here; "--", because a name may look like a flag.
-        command = [sys.executable, "-m", "ondol", "--lang", "en", "fit", "--json"]
-        command += [*self._flags, *arguments, "--", model]
+        command = [sys.executable, "-m", "ondol.cli.fit_child", *self._flags, *arguments]
+        command += ["--", model]  # a name may look like a flag
         self._num_runs += 1
         try:
             with anyio.fail_after(TIMEOUT_S):
@@ -72,7 +50,7 @@ class FitRuns:
         # A model that fits nowhere ends with an exit code as well, after its table.
         if _is_json(ended.stdout):
             return ended.stdout
-        raise _error_of(model, ended.returncode, ended.stderr.decode("utf-8", "replace"))
+        raise _error_of(ended.returncode, ended.stderr.decode("utf-8", "replace"))
 
 
 def _is_json(text: bytes) -> bool:
@@ -83,10 +61,11 @@ def _is_json(text: bytes) -> bool:
     return True
 
 
-def _error_of(model: str, exit_code: int, stderr: str) -> OndolError:
+def _error_of(exit_code: int, stderr: str) -> OndolError:
     last_line = stderr.strip().rpartition("\n")[2]
-    if exit_code == ModelNotFound.exit_code:
-        return ModelNotFound(model)
-    if exit_code in _ERRORS and last_line.startswith(ERROR_PREFIX):
-        return _ERRORS[exit_code](last_line.removeprefix(ERROR_PREFIX))
-    return OndolError(f"`ondol fit` ended with exit code {exit_code}: {last_line}")
+    try:
+        error = msgspec.json.decode(last_line, type=SentError).rebuilt()
+    except msgspec.DecodeError:
+        return OndolError(f"`ondol fit` ended with exit code {exit_code}: {last_line}")
+    # What is wrong with the settings of a run is wrong with the question: the daemon's own have been read.
+    return InvalidRequest(str(error)) if isinstance(error, ConfigError) else error

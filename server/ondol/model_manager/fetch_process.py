@@ -15,9 +15,10 @@ from pathlib import Path
 import msgspec
 
 from ondol.errors import OndolError
-from ondol.model_manager.fetching import FetchedBytes, FetchFailed, FetchMessage
+from ondol.model_manager.fetching import FetchedBytes, FetchMessage
 from ondol.model_manager.progress import Progress
 from ondol.model_manager.resolve import pull, resolve
+from ondol.model_manager.sent_error import SentError
 
 INTERRUPTED_EXIT_CODE = 128 + signal.SIGINT
 REPORT_INTERVAL_S = 0.2
@@ -34,7 +35,7 @@ def main() -> int:
         threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
         (pull if action == "pull" else resolve)(model, Path(home), progress)
     except OndolError as error:
-        _say(FetchFailed(type(error).__name__, str(error), vars(error)))
+        _say(SentError.of(error))
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED_EXIT_CODE

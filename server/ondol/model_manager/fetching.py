@@ -10,12 +10,11 @@ import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from ondol import errors
-from ondol.errors import OndolError, SourceUnreachable
+from ondol.errors import SourceUnreachable
+from ondol.model_manager.sent_error import SentError
 
 STOP_TIMEOUT_S = 3.0
 
@@ -27,15 +26,7 @@ class FetchedBytes(msgspec.Struct, frozen=True, tag="bytes"):
     total_bytes: int
 
 
-class FetchFailed(msgspec.Struct, frozen=True, tag="failed"):
-    """An expected error: the class in `ondol.errors`, its sentence, and its other attributes."""
-
-    kind: str
-    message: str
-    attributes: dict[str, Any]
-
-
-FetchMessage = FetchedBytes | FetchFailed
+FetchMessage = FetchedBytes | SentError
 
 
 async def fetch(
@@ -70,16 +61,16 @@ async def fetch(
     finally:
         await _end(process)
     if failure is not None:
-        raise _rebuild(failure)
+        raise failure.rebuilt()
     if process.returncode != 0:
         raise SourceUnreachable(f"Fetching {model} ended with exit code {process.returncode}; see the log.")
 
 
-async def _listen(stream: asyncio.StreamReader, on_bytes: Callable[[int, int], object]) -> FetchFailed | None:
+async def _listen(stream: asyncio.StreamReader, on_bytes: Callable[[int, int], object]) -> SentError | None:
     decoder = msgspec.json.Decoder(FetchMessage)
     while line := await stream.readline():
         message = decoder.decode(line)
-        if isinstance(message, FetchFailed):
+        if isinstance(message, SentError):
             return message
         on_bytes(message.done_bytes, message.total_bytes)
     return None
@@ -95,13 +86,3 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-
-
-def _rebuild(failure: FetchFailed) -> OndolError:
-    """The process's error with its class and data; its sentence is final, so no `__init__` runs."""
-    kind: type[OndolError] = getattr(errors, failure.kind)
-    assert issubclass(kind, OndolError), "the process names one of our own errors"
-    error = kind.__new__(kind, failure.message)
-    for name, value in failure.attributes.items():
-        setattr(error, name, value)
-    return error

@@ -4,13 +4,30 @@ import json
 import sys
 
 import httpx
+import msgspec
 import pytest
 from support.front_door import eventually, is_openai_error, live_server
 
 from ondol.api import fit_runs
 from ondol.api.fit_runs import FitRuns
-from ondol.errors import QueueFull, SourceUnreachable
+from ondol.errors import (
+    AccessDenied,
+    ConfigError,
+    DeviceUnusable,
+    DoesNotFit,
+    HubAccessNotGranted,
+    HubAccessPending,
+    HubTokenInvalid,
+    HubTokenLacksScope,
+    HubTokenMissing,
+    ModelNotFound,
+    ModelRefused,
+    OndolError,
+    QueueFull,
+    SourceUnreachable,
+)
 from ondol.model_manager.model_status import ModelStatus
+from ondol.model_manager.sent_error import SentError
 
 pytestmark = pytest.mark.anyio
 
@@ -32,8 +49,8 @@ async def test_the_arguments_are_a_list_in_which_no_name_is_a_flag(program):
     program("import json, sys\nprint(json.dumps(sys.argv[1:]))")
     report = await FitRuns(("--home", "/a b")).report("--help; rm -rf /", ["--context", "5"])
     assert json.loads(report) == [
-        *("-m", "ondol", "--lang", "en", "fit", "--json"),
-        *("--home", "/a b", "--context", "5", "--", "--help; rm -rf /"),
+        *("-m", "ondol.cli.fit_child", "--home", "/a b", "--context", "5"),
+        *("--", "--help; rm -rf /"),
     ]
 
 
@@ -44,27 +61,46 @@ async def test_the_report_is_passed_on_whatever_the_verdict(door, program):
     assert answer.json() == {"fits": False}
 
 
+SENTENCE = "A sentence."
+
+
+def hub_error(kind):
+    return kind(SENTENCE, "https://hub.example/owner/name")
+
+
 @pytest.mark.parametrize(
-    ("exit_code", "status", "code"),
+    ("error", "status", "code"),
     [
-        (2, 400, None),
-        (3, 404, "model_not_found"),
-        (4, 403, "hub_access_denied"),
-        (8, 400, "model_refused"),
-        (10, 502, "source_unreachable"),
-        (1, 500, "internal_error"),
+        (ConfigError(SENTENCE), 400, None),
+        (ModelNotFound("owner/name", ("owner/names",)), 404, "model_not_found"),
+        (hub_error(HubTokenMissing), 401, "hub_token_missing"),
+        (hub_error(HubTokenInvalid), 401, "hub_token_invalid"),
+        (hub_error(HubAccessNotGranted), 403, "hub_access_not_granted"),
+        (hub_error(HubAccessPending), 403, "hub_access_pending"),
+        (hub_error(HubTokenLacksScope), 403, "hub_token_lacks_scope"),
+        (hub_error(AccessDenied), 403, "hub_access_denied"),
+        (DoesNotFit(SENTENCE), 400, "model_does_not_fit"),
+        (DeviceUnusable(SENTENCE), 500, "device_unusable"),
+        (ModelRefused(SENTENCE), 400, "model_refused"),
+        (SourceUnreachable(SENTENCE), 502, "source_unreachable"),
     ],
+    ids=lambda value: type(value).__name__ if isinstance(value, OndolError) else None,
 )
-async def test_its_errors_are_the_daemons(door, program, exit_code, status, code):
-    program(
-        f"import sys\nprint('a note\\nondol: error: A sentence.', file=sys.stderr)\nsys.exit({exit_code})"
-    )
+async def test_its_errors_are_the_daemons(door, program, error, status, code):
+    line = msgspec.json.encode(SentError.of(error)).decode()
+    program(f"import sys\nprint('a note', {line!r}, sep='\\n', file=sys.stderr)\nsys.exit({error.exit_code})")
     answer = await door.client().get("/models/fit", params={"model": "owner/name"})
     assert answer.status_code == status
     assert is_openai_error(answer)
     assert answer.json()["error"]["code"] == code
-    if status != 404:
-        assert "A sentence." in answer.json()["error"]["message"]
+    assert answer.json()["error"]["message"] == str(error)
+
+
+async def test_a_run_that_ends_without_a_word_of_its_own_is_our_bug(door, program):
+    program("import sys\nprint('Traceback: a bug', file=sys.stderr)\nsys.exit(1)")
+    answer = await door.client().get("/models/fit", params={"model": "owner/name"})
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "internal_error"
 
 
 async def test_a_run_that_takes_too_long_is_ended(program, monkeypatch):

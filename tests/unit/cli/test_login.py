@@ -2,8 +2,7 @@ import io
 import json
 
 import pytest
-from huggingface_hub import constants, hf_api
-from support.fake_hub import FakeHub, Visitor
+from support.fake_hub import Visitor
 
 from ondol.cli.main import run
 
@@ -15,17 +14,9 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def fake_hub(monkeypatch, tmp_path):
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE", "HTTP_PROXY", "http_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
-    monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(tmp_path / "hf" / "stored_tokens"))
-    with FakeHub({"config.json": b"{}"}).serve() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.base_url)
-        monkeypatch.setattr(hf_api.api, "endpoint", hub.base_url)
-        hub.visitors[TOKEN] = Visitor()
-        yield hub
+@pytest.fixture(autouse=True)
+def hana(fake_hub):
+    fake_hub.visitors[TOKEN] = Visitor()
 
 
 @pytest.fixture
