@@ -5,6 +5,7 @@
  * abort that the caller asked for; that stays an AbortError.
  */
 
+import { jsonBody } from "./json_body.js";
 import { serverSentEvents } from "./stream.js";
 
 /** A refusal by the daemon (`status` from 400), or no answer at all (`status` 0). */
@@ -96,7 +97,7 @@ export class HttpClient {
     const headers = {};
     if (this.key) headers.authorization = `Bearer ${this.key}`;
     if (body !== undefined) headers["content-type"] = "application/json";
-    const options = { method, headers, signal, cache: "no-store", body: body && JSON.stringify(body) };
+    const options = { method, headers, signal, cache: "no-store", body: body && (await jsonBody(body)) };
     const response = await fetch(new URL(route, this.#baseUrl), options).catch((error) =>
       Promise.reject(networkError(error, "unreachable")),
     );

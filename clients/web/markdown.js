@@ -5,6 +5,7 @@
  * Knows nothing about chats. Invariants: nothing that this needs is loaded before the first text, and
  * without the packages in vendor/ text is shown as it is.
  */
+import { nextTask } from "./tasks.js";
 
 /**
  * @typedef {object} Markdown
@@ -34,7 +35,7 @@ export function createMarkdown({ t, onUnavailable = () => undefined }) {
     draw = newDraw;
     for (const [container, [text, isFinal]] of [...waiting].reverse()) {
       if (waiting.has(container)) show(container, text, isFinal);
-      await new Promise((resolve) => setTimeout(resolve));
+      await nextTask();
     }
   }
 

@@ -8,6 +8,7 @@
 import { requestMessages, updateMessage } from "./conversation.js";
 import { answerRequest, readAnswer, waitAfter } from "./answer.js";
 import { Run } from "./run.js";
+import { nextTask } from "./tasks.js";
 
 /** Without a single new word in so many attempts, a connection that breaks is given up. */
 const MAX_FRUITLESS_ATTEMPTS = 5;
@@ -172,8 +173,4 @@ function requestOf(conversation, run, modelId) {
     messages: requestMessages(current, run.messageId),
     parameters: conversation.parameters,
   });
-}
-
-function nextTask() {
-  return new Promise((resolve) => setTimeout(resolve));
 }

@@ -45,7 +45,7 @@ export function createMessageView(app) {
       if (Object.keys(now).every((key) => Object.is(now[key], before[key]))) return;
       before = now;
       parts ??= message.role === "user" ? createQuestion(app, element) : createAnswer(app, element);
-      element.className = `message is-${message.role}`;
+      element.className = `message is-${message.role}${isLast ? " is-last" : ""}`;
       element.setAttribute("aria-label", t(message.role === "user" ? "message.yours" : "message.models"));
       const divider = isFirstRead && h("p", { class: "message-divider" }, t("message.firstRead"));
       const body = isEditing ? [createEditor(app, message)] : parts.show(now);
