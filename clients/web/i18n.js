@@ -1,16 +1,12 @@
 /**
  * The page's words, in the reader's language.
  *
- * Knows nothing about where they are shown. Invariant: every language has the same keys, and none that
- * is not used (tests/web/strings.test.mjs compares).
+ * Knows nothing about where they are shown. Invariants: every language has the same keys, and none that
+ * is not used (tests/web/strings.test.mjs compares); only one language's words are loaded.
  */
-import en from "./strings/en.js";
-import ko from "./strings/ko.js";
 
 /** @typedef {"ko" | "en"} Locale */
 /** @typedef {(key: string, params?: Record<string, string | number>) => string} Translate */
-
-const STRINGS = Object.freeze({ ko, en });
 
 /** @type {readonly Locale[]} */
 export const LOCALES = Object.freeze(["ko", "en"]);
@@ -32,26 +28,17 @@ export function detectLocale(chosen, languages) {
  * The function that looks words up. Numbers among `params` are written with separators. A key that is
  * missing stands for itself, so that a mistake is seen and the page goes on.
  *
- * @param {() => Locale} getLocale
- * @returns {Translate}
+ * @param {Locale} locale
+ * @returns {Promise<Translate>} when the language's words are loaded
  */
-export function createTranslate(getLocale) {
-  return (key, params = {}) => {
-    const locale = getLocale();
-    return (STRINGS[locale][key] ?? key).replace(/\{(\w+)\}/g, (place, name) => {
+export async function createTranslate(locale) {
+  const { default: words } = await import(`./strings/${locale}.js`);
+  return (key, params = {}) =>
+    (Object.hasOwn(words, key) ? words[key] : key).replace(/\{(\w+)\}/g, (place, name) => {
       const value = params[name];
       if (value === undefined) return place;
       return typeof value === "number" ? formatNumber(value, locale) : value;
     });
-  };
-}
-
-/**
- * @param {string} key
- * @returns {boolean} whether there are words for it
- */
-export function hasWords(key) {
-  return Object.hasOwn(ko, key);
 }
 
 /**

@@ -31,7 +31,7 @@ async function start() {
 
   const api = createApi({ baseUrl: document.baseURI, onUnauthorized: () => state.set({ needsKey: true }) });
   api.setKey((await store.getSetting("apiKey")) ?? "");
-  const t = createTranslate(() => state.get().locale);
+  const t = await createTranslate(state.get().locale);
   const connection = new Connection({ state, api, page: document });
   const warn = (key) => state.set({ notice: { kind: "warning", text: t(key) } });
   const conversations = createConversations({ state, store, onFull: () => warn("page.full") });

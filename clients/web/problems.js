@@ -4,8 +4,6 @@
  * Knows nothing about where it happened. Invariant: there is always a sentence; what has no words of its
  * own is told in the daemon's.
  */
-import { hasWords } from "./i18n.js";
-
 /**
  * @param {import("./i18n.js").Translate} t
  * @param {{ code?: string | null, message?: string, retryAfterS?: number | null }} error the daemon's error
@@ -15,5 +13,7 @@ import { hasWords } from "./i18n.js";
  */
 export function problemText(t, { code, message = "", retryAfterS }, model = "") {
   const key = `error.${code}`;
-  return t(hasWords(key) ? key : "error.other", { model, said: message, seconds: retryAfterS ?? 5 });
+  const params = { model, said: message, seconds: retryAfterS ?? 5 };
+  const words = t(key, params);
+  return words === key ? t("error.other", params) : words;
 }

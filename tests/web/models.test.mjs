@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { createTranslate } from "../../clients/web/i18n.js";
 import { factsText, fitText, groupModels, progressShare, statusText } from "../../clients/web/models.js";
 
-const t = createTranslate(() => "ko");
+const t = await createTranslate("ko");
 const model = (id, status, rest = {}) => ({ id, in_cache: true, num_streams: 0, memory: null, quantization: null, device: null, max_model_len: null, ...rest, status });
 const words = (status) => statusText(model("m", status), t, "ko");
 

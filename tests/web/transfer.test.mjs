@@ -98,8 +98,8 @@ test("chats of Open WebUI keep their branches", () => {
   );
 });
 
-test("a conversation can be read as Markdown", () => {
-  const text = toMarkdown(talk(), { t: createTranslate(() => "ko"), locale: "ko" });
+test("a conversation can be read as Markdown", async () => {
+  const text = toMarkdown(talk(), { t: await createTranslate("ko"), locale: "ko" });
   assert.match(text, /^# 제목\n\n_\d{4}년/);
   assert.ok(text.endsWith("> 짧게\n\n## 나\n\n질문\n\n## m\n\n고친 답\n"), text);
 });

@@ -18,12 +18,13 @@ IS_QUIET = """() => performance.now() - 500 >
   Math.max(...performance.getEntriesByType("resource").map(({ responseEnd }) => responseEnd))"""
 
 
-def test_the_first_load_is_small_and_leaves_other_peoples_code_for_later(page):
+def test_the_first_load_is_small_and_leaves_other_code_and_languages_for_later(page):
     page.wait_for_selector("#composer-input")
     page.wait_for_function(IS_QUIET)
     files = dict(page.evaluate(FILES))
     assert "/main.js" in files
     assert not any(path.startswith("/vendor/") for path in files)
+    assert [path for path in files if path.startswith("/strings/")] == ["/strings/ko.js"]
     assert sum(files.values()) <= MAX_FIRST_LOAD_BYTES, sorted(files.items(), key=lambda file: -file[1])[:20]
 
 
