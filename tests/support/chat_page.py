@@ -3,7 +3,7 @@
 Knows nothing about daemons. Invariant: it waits for what is seen, never for a while.
 """
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 from support.daemon import poll
 from support.stub_daemon import StubDaemon
 
@@ -18,6 +18,19 @@ KEPT = """(words) => new Promise((resolve, reject) => {
     };
   };
 })"""
+
+# A model that ends as it likes may end before it is stopped, or say nothing where it is to go on. This one
+# writes something with every token, up to the end of its context.
+LETTERS = {"response_format": {"type": "regex", "regex": "[a-z]{10000}"}}
+
+
+def ask_for_letters(route: Route) -> None:
+    """Sends the page's request and how to answer it. It runs while the test waits for Playwright."""
+    route.continue_(post_data=route.request.post_data_json | LETTERS)
+
+
+# What `open_page` takes as its route: the page's answers do not depend on what a real model likes to say.
+ENDLESS_LETTERS = ("**/v1/chat/completions", ask_for_letters)
 
 
 class ChatPage:

@@ -15,6 +15,8 @@ from ondol.api.web_page import FOLDER
 
 # The browser's own word for any answer from status 400: what the page makes of it is what tests look at.
 EXPECTED_ERRORS = ("Failed to load resource",)
+# How long anything may take to be seen, also where a real model answers on a machine that is busy.
+DEADLINE_MS = 30_000
 
 
 @dataclass
@@ -49,8 +51,9 @@ def browser():
         pytest.skip("no Chromium on the PATH; `make browser-setup` installs one where it can")
     if not (FOLDER / "vendor" / "marked.js").is_file():
         pytest.skip("the page's packages are missing; `make web-setup` installs them where npm is")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=DEADLINE_MS)
     with sync_playwright() as playwright:
         # Tests run as root in containers, where Chromium's sandbox cannot.
         chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
@@ -67,7 +70,7 @@ def opened_pages(browser):
 
     def open_one(url, route=None, **options):
         context = browser.new_context(**({"locale": "ko-KR"} | options))
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(DEADLINE_MS)
         page = context.new_page()
         complaints = Complaints()
         complaints.watch(page, url)

@@ -27,8 +27,11 @@ def contents(body):
     return [message["content"] for message in body["messages"]]
 
 
-def test_an_answer_goes_on_by_itself_once_the_daemon_is_back(stub, chat):
-    stub.answers = [Answer(("절반", "까지", "만"), hold_at=2, cut_at=2), Answer((" 그리고 끝",))]
+@pytest.mark.parametrize(
+    ("rest", "whole"), [((" 그리고 끝",), "절반까지 그리고 끝"), ((), "절반까지")], ids=["more", "nothing"]
+)
+def test_an_answer_goes_on_by_itself_once_the_daemon_is_back(stub, chat, rest, whole):
+    stub.answers = [Answer(("절반", "까지", "만"), hold_at=2, cut_at=2), Answer(rest)]
     chat.ask("길게 말해 줘")
     expect(chat.answers.last).to_contain_text("절반까지")
     # Streams break a moment before nobody listens any more.
@@ -38,7 +41,11 @@ def test_an_answer_goes_on_by_itself_once_the_daemon_is_back(stub, chat):
     expect(chat.answers.last).to_contain_text("절반까지")
     stub.phase = "ready"
     stub.start()
-    chat.wait_for_answer("절반까지 그리고 끝")
+    answer = chat.wait_for_answer(whole)
+    expect(answer.locator(".message-content")).to_have_text(whole)
+    expect(answer).not_to_contain_text("다시 연결되면")
+    answer.get_by_text("왜 멈췄나").click()
+    expect(answer).to_contain_text("스스로 멈췄어요")
     assert stub.bodies[1]["continue_final_message"] is True
     assert contents(stub.bodies[1]) == ["길게 말해 줘", "절반까지"]
 
