@@ -19,19 +19,21 @@ Knows nothing about HTTP or terminals: an error carries data and a sentence that
     ├── AddressInUse                9
     ├── SourceUnreachable          10   502    Hub or package index cannot be reached
     ├── Unauthorized                4   401    an API key is missing or wrong
-    ├── OriginRefused                   403    another website, or a name that is not this host's
-    ├── KeyLimitReached                 429    a limit of the API key; carries retry_after_s
+    ├── OriginRefused               4   403    another website, or a name that is not this host's
     ├── InvalidKeyName              2          the name cannot name an API key
     ├── KeyNotFound                 3          no API key goes by this name
     ├── InvalidRequest              2   400    names the offending field
     │   ├── NoChatTemplate          2   400    code no_chat_template
     │   └── PromptTooLong           2   400    code context_length_exceeded
-    ├── QueueFull                       429    carries retry_after_s
-    ├── ModelInUse                      409    it cannot be unloaded or removed while streams are open
-    ├── LoadStopped                     409    somebody gave up the load while others waited for it
-    ├── NoRoomYet                       503    no room until other models' streams end; carries retry_after_s
-    ├── Loading                         503    the model is not ready yet; carries retry_after_s
-    ├── Draining                        503    the daemon is shutting down; carries retry_after_s
+    ├── NotNow                     11          refused for what the daemon is doing, not for what was asked
+    │   ├── KeyLimitReached        11   429    a limit of the API key; carries retry_after_s
+    │   ├── QueueFull              11   429    carries retry_after_s
+    │   ├── ModelInUse             11   409    it cannot be unloaded or removed while streams are open
+    │   ├── LoadStopped            11   409    somebody gave up the load while others waited for it
+    │   ├── NoRoomYet              11   503    no room until other models' streams end; carries retry_after_s
+    │   ├── Loading                11   503    the model is not ready yet; carries retry_after_s
+    │   ├── Unloading              11   503    the model ends its last answers; carries retry_after_s
+    │   └── Draining               11   503    the daemon is shutting down; carries retry_after_s
     └── EngineFailed               70   500    the engine process died or a step raised
 """
 
@@ -146,12 +148,20 @@ class Unauthorized(OndolError):
 class OriginRefused(OndolError):
     """A browser asks on behalf of another website, or under a name that is not this host's."""
 
+    exit_code = 4
+
     def __init__(self, message: str, code: str) -> None:
         self.code = code
         super().__init__(message)
 
 
-class KeyLimitReached(OndolError):
+class NotNow(OndolError):
+    """The daemon refuses for what it is doing, not for what was asked: the same may be taken later."""
+
+    exit_code = 11
+
+
+class KeyLimitReached(NotNow):
     """The API key allows no more for now; retry after `retry_after_s` seconds."""
 
     def __init__(self, what: str, limit: int, retry_after_s: int) -> None:
@@ -219,7 +229,7 @@ class PromptTooLong(InvalidRequest):
         )
 
 
-class QueueFull(OndolError):
+class QueueFull(NotNow):
     """Too many requests are open; retry after `retry_after_s` seconds."""
 
     def __init__(self, retry_after_s: int) -> None:
@@ -227,7 +237,7 @@ class QueueFull(OndolError):
         super().__init__(f"The server is at capacity. Retry after {retry_after_s} s.")
 
 
-class ModelInUse(OndolError):
+class ModelInUse(NotNow):
     """The model has open streams, so it is not unloaded or removed; carries its name."""
 
     def __init__(self, name: str, num_streams: int) -> None:
@@ -241,7 +251,7 @@ class ModelInUse(OndolError):
         super().__init__(f"The model '{name}' is answering {until}.")
 
 
-class LoadStopped(OndolError):
+class LoadStopped(NotNow):
     """The load was given up by an unload order; carries the model's name."""
 
     def __init__(self, name: str) -> None:
@@ -249,7 +259,7 @@ class LoadStopped(OndolError):
         super().__init__(f"Loading '{name}' was stopped on request. Load it again when it is wanted.")
 
 
-class NoRoomYet(OndolError):
+class NoRoomYet(NotNow):
     """Other models' open streams hold the memory that this one needs."""
 
     def __init__(self, name: str, retry_after_s: int) -> None:
@@ -261,13 +271,23 @@ class NoRoomYet(OndolError):
         )
 
 
-class Loading(OndolError):
+class Loading(NotNow):
     """The model is still being loaded; generation has to wait."""
 
     retry_after_s = 5
 
 
-class Draining(OndolError):
+class Unloading(NotNow):
+    """The model is to leave once its last answers have ended, and takes no new request."""
+
+    retry_after_s = 5
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"The model '{name}' is being unloaded. Retry after {self.retry_after_s} s.")
+
+
+class Draining(NotNow):
     """The daemon finishes what is open and takes nothing new."""
 
     retry_after_s = 5

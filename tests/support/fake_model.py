@@ -41,6 +41,7 @@ class FakeCall:
     prompt_ids: list[int]
     params: SamplingParams
     cache_salt: str
+    priority: int
     outputs: asyncio.Queue[TokenOutput | None] = field(default_factory=asyncio.Queue)
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     was_aborted: bool = False
@@ -96,10 +97,10 @@ class FakeEngine:
             raise QueueFull(2)
 
     async def generate(
-        self, prompt_ids: list[int], params: SamplingParams, *, cache_salt: str = ""
+        self, prompt_ids: list[int], params: SamplingParams, *, cache_salt: str = "", priority: int = 0
     ) -> AsyncGenerator[TokenOutput, None]:
         self.check_admission()
-        call = FakeCall(prompt_ids, params, cache_salt)
+        call = FakeCall(prompt_ids, params, cache_salt, priority)
         self.calls.append(call)
         self.num_open += 1
         finished = False
@@ -175,6 +176,8 @@ class FakeManager:
         self.failures: dict[str, OndolError] = {}
         self.load_gate = asyncio.Event()
         self.load_gate.set()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self.events = ModelEvents()
         self.states = {model.name: ModelStatus(model.name, "loaded") for model in models}
         self.states |= {model.name: ModelStatus(model.name, "unloaded") for model in shelf}
@@ -187,11 +190,14 @@ class FakeManager:
         else:
             raise ModelNotFound(name, tuple(model.name for model in self.models))
         self.num_leases += 1
+        self._idle.clear()
         self.keep_alives.append(keep_alive_s)
         try:
             yield model
         finally:
             self.num_leases -= 1
+            if not self.num_leases:
+                self._idle.set()
 
     async def load(self, order: LoadOrder) -> FakeModel:
         self.orders.append(order)
@@ -209,8 +215,10 @@ class FakeManager:
         self.publish(ModelStatus(order.name, "loaded", is_pinned=order.is_pinned))
         return model
 
-    async def unload(self, name: str, *, force: bool = False) -> None:
+    async def unload(self, name: str, *, force: bool = False, waits: bool = False) -> None:
         self._check(name)
+        if waits:
+            await self._idle.wait()
         if self.num_leases and not force:
             raise ModelInUse(name, self.num_leases)
         self.shelf += tuple(model for model in self.models if model.name == name)

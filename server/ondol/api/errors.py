@@ -38,6 +38,7 @@ from ondol.errors import (
     QueueFull,
     SourceUnreachable,
     Unauthorized,
+    Unloading,
 )
 
 INVALID_REQUEST = "invalid_request_error"
@@ -98,6 +99,7 @@ _KINDS: tuple[tuple[type[OndolError], _Kind], ...] = (
     (NoRoomYet, _Kind(503, SERVER_ERROR, "model", "no_room_yet")),
     (QueueFull, _Kind(429, "rate_limit_error", None, "queue_full")),
     (Loading, _Kind(503, SERVER_ERROR, None, "model_loading")),
+    (Unloading, _Kind(503, SERVER_ERROR, "model", "model_unloading")),
     (Draining, _Kind(503, SERVER_ERROR, None, "shutting_down")),
     (EngineFailed, _Kind(500, SERVER_ERROR, None, "engine_failed")),
     (OndolError, _Kind(500, SERVER_ERROR, None, "internal_error")),
@@ -144,7 +146,7 @@ def error_response(error: OndolError) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = "Bearer"
-    if isinstance(error, QueueFull | KeyLimitReached | Loading | Draining | NoRoomYet):
+    if isinstance(error, QueueFull | KeyLimitReached | Loading | Unloading | Draining | NoRoomYet):
         headers["retry-after"] = str(error.retry_after_s)
     return _respond(_kind_of(error).status, error_body(error), headers)
 

@@ -5,7 +5,6 @@ a model is loaded. Invariant: an order is refused in its answer, or its failure 
 and /models/sse.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Literal, TypeVar
 
@@ -24,13 +23,11 @@ from ondol.api.model_status import ModelEntry, model_entry
 from ondol.api.waiting import while_wanted
 from ondol.config.groups import GIB, Gibibytes
 from ondol.config.quantization import Method
-from ondol.errors import Draining, InvalidRequest, ModelInUse
+from ondol.errors import Draining, InvalidRequest
 from ondol.model_manager.load_order import LoadOrder
 from ondol.model_manager.manager import ModelManager
 
 Order = TypeVar("Order", bound="ModelOrder")
-
-UNLOAD_RETRY_S = 0.25
 
 router = APIRouter()
 
@@ -133,12 +130,13 @@ async def load_model(request: Request) -> Response:
 async def unload_model(request: Request) -> Response:
     """Gives back its memory, or gives up its load or download; 409 while it answers requests.
 
-    With `wait` it is unloaded when the answers that are being written have ended.
+    With `wait` it takes no new request from now on, and is unloaded when its open answers have ended; who
+    hangs up before that takes the order back.
     """
     order, headers = await _order(request, ModelOrder)
     context = context_of(request)
     name = LoadOrder(checked_name(order.model, context.manager)).name
-    unloaded = _unload_when_idle(context.manager, name) if order.wait else context.manager.unload(name)
+    unloaded = context.manager.unload(name, waits=order.wait)
     await while_wanted(request, context.lifecycle, unloaded)
     return _json(Accepted(name), headers)
 
@@ -169,16 +167,6 @@ async def _carry_out(
     await while_wanted(request, context.lifecycle, work())
     entries = [model_entry(status) for status in context.manager.statuses() if status.id == name]
     return _json(Accepted(name, data=entries[0] if entries else UNSET), headers)
-
-
-async def _unload_when_idle(manager: ModelManager, name: str) -> None:
-    while True:
-        try:
-            await manager.unload(name)
-        except ModelInUse:
-            await asyncio.sleep(UNLOAD_RETRY_S)
-        else:
-            return
 
 
 def _open(context: ApiContext) -> ApiContext:

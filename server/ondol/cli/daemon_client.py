@@ -31,6 +31,7 @@ from ondol.errors import (
     InvalidRequest,
     ModelNotFound,
     ModelRefused,
+    NotNow,
     OndolError,
     SourceUnreachable,
     Unauthorized,
@@ -53,14 +54,6 @@ class ModelUnknownToDaemon(ModelNotFound):
         self.args = (message,)
 
 
-class RequestRefused(OndolError):
-    """The daemon said no for a reason that has no exit code of its own; `code` is the API's."""
-
-    def __init__(self, message: str, code: str | None) -> None:
-        self.code = code
-        super().__init__(message)
-
-
 # The codes of `api/errors.py` whose errors have an exit code; a test holds the two together.
 _ERRORS: dict[str | None, Callable[[str], OndolError]] = {
     "invalid_api_key": lambda message: Unauthorized(f"{message} Pass it with --api-key or ONDOL_API_KEY."),
@@ -76,10 +69,15 @@ _ERRORS: dict[str | None, Callable[[str], OndolError]] = {
     "source_unreachable": SourceUnreachable,
     "device_unusable": DeviceUnusable,
     "engine_failed": EngineFailed,
+    "rate_limit_exceeded": NotNow,
+    "queue_full": NotNow,
+    "model_in_use": NotNow,
+    "load_stopped": NotNow,
+    "no_room_yet": NotNow,
+    "model_loading": NotNow,
+    "model_unloading": NotNow,
+    "shutting_down": NotNow,
 }
-
-# Refused for what the daemon is doing, not for what was asked.
-_CONFLICTS = frozenset({"model_in_use", "load_stopped"})
 
 
 class DaemonClient:
@@ -208,9 +206,9 @@ def typed_error(error: JsonObject) -> OndolError:
     code, message = error.get("code"), str(error.get("message", ""))
     if code in _ERRORS:
         return _ERRORS[code](message)
-    if error.get("type") == "invalid_request_error" and code not in _CONFLICTS:
+    if error.get("type") == "invalid_request_error":
         return InvalidRequest(message, error.get("param"), code)
-    return RequestRefused(message, code)
+    return AccessDenied(message) if error.get("type") == "permission_error" else OndolError(message)
 
 
 def daemon_url(host: str, port: int) -> str:

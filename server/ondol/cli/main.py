@@ -24,7 +24,7 @@ INTERRUPTED_EXIT_CODE = 128 + signal.SIGINT
 EXIT_CODES = """\b
 Exit codes:
   0    success; for serve, a clean shutdown
-  1    an unexpected failure
+  1    another failure: a broken installation, a failed request of a benchmark, a bug
   2    wrong usage, an unknown setting or a bad value
   3    there is no such model
   4    access is refused: a gated repository, a wrong Hub token or API key
@@ -34,6 +34,7 @@ Exit codes:
   8    the model is refused: corrupt, unsafe or unsupported
   9    the address is in use
   10   the Hub or the package index cannot be reached
+  11   not now: the daemon or the model is busy, loading or ending
   70   the engine failed
   130  interrupted
 

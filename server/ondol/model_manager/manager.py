@@ -23,6 +23,7 @@ from ondol.model_manager.model_status import ModelStatus, ModelSummary
 from ondol.model_manager.removal import plan_removal, remove
 from ondol.model_manager.room import Room
 from ondol.model_manager.roster import Roster
+from ondol.model_manager.unloader import Unloader
 
 __all__ = ["LoadedModel", "ModelManager"]
 
@@ -51,10 +52,11 @@ class ModelManager:
         self._settings = settings
         self._events = ModelEvents()
         self._library = Library(settings.home)
-        self._roster = Roster(settings, self._library, self._events, self._expire)
-        self._budget = MemoryBudget(settings.memory_budget_bytes, settings.max_loaded_models)
-        room = Room(self._budget, self._roster.slots, self._unload, eviction_wait_s)
-        self._loader = Loader(settings, engine_settings, self._library, self._budget, room, engine_factory)
+        budget = MemoryBudget(settings.memory_budget_bytes, settings.max_loaded_models)
+        self._unloader = Unloader(budget)
+        self._roster = Roster(settings, self._library, self._events, self._unloader.expire)
+        room = Room(budget, self._roster.slots, self._unloader.unload, eviction_wait_s)
+        self._loader = Loader(settings, engine_settings, self._library, budget, room, engine_factory)
 
     async def load(self, order: LoadOrder) -> LoadedModel:
         """Load a model, or take the one that is loaded already as the order says.
@@ -99,6 +101,7 @@ class ModelManager:
         Raises:
             ModelNotFound: carries the names that would have worked.
             Loading: it is being downloaded.
+            Unloading: it ends its last answers, and requests may not load it again.
             OndolError: as `load`.
         """
         slot = await self._acquire(normalized(name), keep_alive_s)
@@ -108,16 +111,17 @@ class ModelManager:
         finally:
             slot.end_lease()
 
-    async def unload(self, name: str, *, force: bool = False) -> None:
+    async def unload(self, name: str, *, force: bool = False, waits: bool = False) -> None:
         """Give a model's memory back, or give up its load or download; returns when that is done.
 
         Args:
             name: the model's; one that is not loaded is no error.
             force: end its streams, with an error.
+            waits: let its streams end, and no new one begin; a caller who is cancelled takes that back.
 
         Raises:
             ModelNotFound: no such model is known.
-            ModelInUse: it answers requests.
+            ModelInUse: it answers requests, and nobody waits for their end.
         """
         slot = self._roster.find(normalized(name))
         if slot is None:
@@ -125,10 +129,14 @@ class ModelManager:
             return
         while not slot.is_away:
             if force and slot.model is not None:
-                await self._unload(slot)
-                continue
-            slot.check_idle()
-            await self._make_away(slot)
+                await self._unloader.unload(slot)
+            elif waits and slot.is_serving:
+                await self._unloader.drain(slot)
+            else:
+                slot.check_idle()
+                await self._make_away(slot)
+            if slot.phase != "loaded":  # it has left; who has it loaded again by now means it
+                return
 
     async def remove(self, name: str) -> int:
         """Unload a model and delete it from this machine; the bytes that were freed.
@@ -145,6 +153,8 @@ class ModelManager:
         await self.unload(name)
         status = self._roster.status(name)
         freed_bytes = await asyncio.to_thread(remove, model, self._settings.home)
+        if self._roster.find(name) is not None:  # a request may have had it loaded in between
+            await self.unload(name, force=True)
         self._roster.drop(name)
         self._library.forget()
         await self.refresh()
@@ -200,7 +210,7 @@ class ModelManager:
                 slot.work.cancel()
         works = [slot.work for slot in slots if slot.work is not None]
         await asyncio.gather(*works, return_exceptions=True)
-        await asyncio.gather(*(self._unload(slot) for slot in slots if slot.model is not None))
+        await asyncio.gather(*(self._unloader.unload(slot) for slot in slots if slot.model is not None))
         self._events.close()
 
     async def _acquire(self, name: str, keep_alive_s: float | None) -> ModelSlot:
@@ -266,26 +276,4 @@ class ModelManager:
         elif slot.phase == "unloading" and slot.leaving is None:  # waits for its last streams
             await slot.wait_for_change()
         elif not slot.is_away:
-            await self._unload(slot)
-
-    async def _unload(self, slot: ModelSlot) -> None:
-        """End a loaded model's engine; shared by all who ask for it, stopped by none."""
-        if slot.leaving is None and slot.model is not None:
-            slot.leaving = asyncio.create_task(self._end_engine(slot), name=f"unload {slot.name}")
-        if slot.leaving is not None:
-            await asyncio.shield(slot.leaving)
-
-    async def _end_engine(self, slot: ModelSlot) -> None:
-        assert slot.model is not None, "only a loaded model is unloaded"
-        slot.timer.stop()
-        if slot.phase != "unloading":
-            slot.move("unloading")
-        await slot.model.engine.close()
-        self._budget.release(slot.name)
-        slot.model = slot.memory = slot.leaving = None
-        slot.move("unloaded")
-
-    def _expire(self, slot: ModelSlot) -> None:
-        """Nobody has used the model for as long as it stays."""
-        if slot.phase == "loaded" and slot.num_leases == 0 and slot.leaving is None:
-            slot.leaving = asyncio.create_task(self._end_engine(slot), name=f"unload {slot.name}")
+            await self._unloader.unload(slot)

@@ -153,6 +153,17 @@ class ModelSlot:
             raise outcome
         return outcome
 
+    def begin_leaving(self) -> None:
+        """Take no new lease from here on; those that are held go on."""
+        self.timer.stop()
+        self.move("unloading")
+
+    def stay(self) -> None:
+        """Undo `begin_leaving`, unless the model is being unloaded by now or is gone."""
+        if self.phase == "unloading" and self.leaving is None:
+            self.move("loaded")
+            self.start_idling()
+
     async def wait_until_idle(self) -> None:
         """Return once nobody holds a lease."""
         await self._idle.wait()

@@ -75,16 +75,14 @@ class Room:
     async def _evict(self, slot: ModelSlot, victims: Sequence[ModelSlot]) -> None:
         asked = [victim for victim in victims if victim.phase == "loaded"]
         for victim in asked:
-            victim.timer.stop()
-            victim.move("unloading")  # takes no new lease from here on
+            victim.begin_leaving()
         try:
             async with asyncio.timeout(self._wait_s):
                 for victim in victims:
                     await victim.wait_until_idle()
         except BaseException as error:
-            for victim in (victim for victim in asked if victim.is_usable):
-                victim.move("loaded")
-                victim.start_idling()
+            for victim in asked:
+                victim.stay()
             if isinstance(error, TimeoutError):
                 raise NoRoomYet(slot.name, RETRY_AFTER_S) from error
             raise

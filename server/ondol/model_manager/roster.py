@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ondol.config import ManagerSettings
-from ondol.errors import ModelNotFound
+from ondol.errors import ModelNotFound, Unloading
 from ondol.model_manager.library import Library
 from ondol.model_manager.load_order import LoadOrder, normalized
 from ondol.model_manager.model_events import ModelEvents
@@ -70,9 +70,12 @@ class Roster:
 
         Raises:
             ModelNotFound: carries the names that it may use.
+            Unloading: it is leaving, and a request may not have it loaded again.
         """
         slot = self.slots.get(name)
         if slot is not None and not slot.is_away:
+            if slot.phase == "unloading" and not self._may_load_on_request:
+                raise Unloading(name)
             return slot
         if self._may_load_on_request:
             if slot is not None and slot.resolved is not None:
@@ -126,7 +129,10 @@ class Roster:
     @property
     def _may_load_on_request(self) -> bool:
         """Pinned models that fill all places leave none for what requests name."""
-        num_pinned = sum(slot.order.is_pinned and not slot.is_away for slot in self.slots.values())
+        num_pinned = sum(
+            slot.order.is_pinned and not slot.is_away and slot.phase != "unloading"
+            for slot in self.slots.values()
+        )
         return self._settings.load_on_request and num_pinned < self._settings.max_loaded_models
 
     def _of_folder(self, path: str) -> ModelSlot | None:

@@ -122,6 +122,12 @@ def test_an_error_that_names_a_field_keeps_it():
 
 
 def test_any_other_refusal_is_its_sentence():
-    error = typed_error({"code": "model_in_use", "message": "Later.", "type": "invalid_request_error"})
-    assert str(error) == "Later."
+    error = typed_error({"code": "new_here", "message": "Because.", "type": "server_error"})
+    assert str(error) == "Because."
     assert error.exit_code == 1
+
+
+def test_what_may_be_taken_later_is_told_apart_from_what_is_wrong():
+    wrong = typed_error({"code": None, "message": "Wrong.", "type": "invalid_request_error", "param": None})
+    busy = typed_error({"code": "model_in_use", "message": "Later.", "type": "invalid_request_error"})
+    assert (wrong.exit_code, busy.exit_code) == (2, 11)

@@ -128,7 +128,7 @@ async def test_stop_unloads(ondol, door):
 
 async def test_stop_leaves_open_answers_alone_and_can_wait_for_them(ondol, door, capsys):
     async with door.manager.lease("tiny"):
-        assert await ondol("stop", "tiny") == 1
+        assert await ondol("stop", "tiny") == 11
         assert "answering a request" in capsys.readouterr().err
         stopping = asyncio.create_task(ondol("stop", "tiny", "--wait"))
         done, _ = await asyncio.wait({stopping}, timeout=0.5)
