@@ -36,7 +36,7 @@ TARGET_MS = 0.3
 STRETCH_STEPS = 20
 CPU = torch.device("cpu")
 BLOCK_SIZE, NUM_PROMPT_TOKENS, VOCAB_SIZE = 16, 256, 64
-# `launch` holds `place`, `graph` and `sample`.
+# `launch` holds `place` and `graph`.
 PHASES = ("schedule", "launch", "place", "graph", "sample", "take_in")
 # As Triton's: nothing has to be cleared before it is read.
 KERNELS = replace(REFERENCE, reads_stale_values=False)
@@ -87,6 +87,7 @@ class TimedRunner:
     def launch(self, batch: Any) -> Launched:  # noqa: ANN401 (handed on)
         """As `Runner.launch`."""
         launched = self._runner.launch(batch)
+        self._clock.time(launched, "sample", "sample")
         self._clock.time(launched, "collect", "take_in")
         return launched
 
@@ -103,7 +104,6 @@ def build(num_seqs: int, max_model_len: int, clock: Clock) -> EngineCore:
     for owner, name, phase in (
         (decode_step, "place", "place"),
         (decode_step, "run", "graph"),
-        (sampler, "sample", "sample"),
     ):
         clock.time(owner, name, phase)
     runner = ModelRunner(model, cache, sampler, CPU, KERNELS, decode_step)

@@ -6,8 +6,6 @@ changes the tokens, as it would with a real model. Like a device it computes in 
 it alone knows the tokens of launches that nobody has collected.
 """
 
-from dataclasses import dataclass
-
 from ondol.engine.batch import Batch, ScheduledRequest, StepResult
 
 VOCAB_SIZE = 97
@@ -30,19 +28,36 @@ def expected_tokens(prompt_ids: list[int], num_tokens: int) -> list[int]:
     return history[len(prompt_ids) :]
 
 
-@dataclass(frozen=True, slots=True)
 class FakeLaunched:
-    """What a launch computed; the runner notes that it was read."""
+    """What a launch computes; the runner notes that it was read."""
 
-    runner: "FakeRunner"
-    number: int
-    result: StepResult
+    def __init__(self, runner: "FakeRunner", batch: Batch, token_ids: list[int | None]) -> None:
+        self.runner = runner
+        self.batch = batch
+        self.token_ids = token_ids
+        self.number: int | None = None
+
+    def sample(self) -> None:
+        """Tell the next launch the tokens; a sampler looks at all tokens before them."""
+        assert self.number is None, "sampled twice"
+        for item in self.batch.sampling():
+            if item.request.is_open:
+                assert item.request.num_tokens == item.stop, "sampled before the tokens before are known"
+        self.number = self.runner.num_steps
+        self.runner.num_steps += 1
+        self.runner.pending = {
+            item.request.request_id: 0 if token is None else token for item, token in self._sampled()
+        }
 
     def collect(self) -> StepResult:
         """In the order of launches, each once."""
-        assert self.number == self.runner.num_collected, "collected twice or out of order"
+        assert self.number == self.runner.num_collected, "collected unsampled, twice or out of order"
         self.runner.num_collected += 1
-        return self.result
+        failed = [item.request.request_id for item, token in self._sampled() if token is None]
+        return StepResult(self.token_ids, dict.fromkeys(failed, NOT_FINITE))
+
+    def _sampled(self) -> list[tuple[ScheduledRequest, int | None]]:
+        return list(zip(self.batch.sampling(), self.token_ids, strict=True))
 
 
 class FakeRunner:
@@ -53,8 +68,9 @@ class FakeRunner:
         max_num_batched_tokens: asserted in every step.
 
     Attributes:
-        num_steps, num_collected: launches so far, and how many of them were read.
+        num_steps, num_collected: launches that were sampled so far, and how many of them were read.
         most_in_flight: launches that were out at the same time, at most.
+        pending: the newest tokens, by request id.
         failing_tokens: whose requests compute nothing finite.
     """
 
@@ -65,28 +81,22 @@ class FakeRunner:
         self.num_steps = 0
         self.num_collected = 0
         self.most_in_flight = 0
-        self._pending: dict[str, int] = {}
+        self.pending: dict[str, int] = {}
         self.failing_tokens: frozenset[int] = frozenset()
 
     def launch(self, batch: Batch) -> FakeLaunched:
         """Store the batch's tokens, read every history back, answer from what was read."""
-        number = self.num_steps
-        self.num_steps += 1
-        self.most_in_flight = max(self.most_in_flight, self.num_steps - self.num_collected)
+        num_in_flight = self.num_steps + 1 - self.num_collected
+        self.most_in_flight = max(self.most_in_flight, num_in_flight)
         assert 0 < batch.num_tokens <= self._max_num_batched_tokens
         for item in batch.scheduled:
             for position in range(item.start, item.stop):
                 block = item.request.block_ids[position // self._block_size]
                 self._cache[block][position % self._block_size] = self._token(item, position)
         sampling = batch.sampling()
-        token_ids = [self._answer(item.request.block_ids, item.stop) for item in sampling]
-        self._pending = {
-            item.request.request_id: 0 if token is None else token
-            for item, token in zip(sampling, token_ids, strict=True)
-        }
-        failed = [item for item, token in zip(sampling, token_ids, strict=True) if token is None]
-        result = StepResult(token_ids, {item.request.request_id: NOT_FINITE for item in failed})
-        return FakeLaunched(self, number, result)
+        return FakeLaunched(
+            self, batch, [self._answer(item.request.block_ids, item.stop) for item in sampling]
+        )
 
     def _token(self, item: ScheduledRequest, position: int) -> int:
         """What is known, or what the launch before sampled."""
@@ -94,7 +104,7 @@ class FakeRunner:
         if position < len(known):
             return known[position]
         assert position == len(known), "only the newest token can be pending"
-        return self._pending[item.request.request_id]
+        return self.pending[item.request.request_id]
 
     def _answer(self, block_ids: list[int], stop: int) -> int | None:
         history = []

@@ -22,8 +22,15 @@ STEP_ERRORS = (RuntimeError, ValueError, IndexError)
 class Launched(Protocol):
     """Work that the device has been given."""
 
+    def sample(self) -> None:
+        """Queue the choice of the batch's tokens, which may depend on all tokens before them; called once.
+
+        The results of the launch before have been taken in by then.
+        """
+        ...
+
     def collect(self) -> StepResult:
-        """Wait for it and read what came of it; called once."""
+        """Wait for it and read what came of it; called once, after `sample`."""
         ...
 
 
@@ -31,9 +38,9 @@ class Runner(Protocol):
     """What the core needs of a model runner; tests put a scripted one in its place."""
 
     def launch(self, batch: Batch) -> Launched:
-        """Queue a batch's work behind what was launched before, and do not wait for it.
+        """Queue the model's work on a batch behind what was launched before, and do not wait for it.
 
-        Pending tokens of the batch's requests are those that the launch before this one samples.
+        Pending tokens of the batch's requests are those that the launch before this one sampled.
         """
         ...
 
@@ -161,20 +168,26 @@ class EngineCore:
             self._in_flight = None
         batch = self._scheduler.schedule()
         outputs += self._notices.take(self._scheduler.waiting)
-        before, self._in_flight, failure = self._in_flight, None, None
-        if batch.scheduled:
-            try:
-                self._in_flight = InFlight(batch, self._runner.launch(batch))
-            except STEP_ERRORS as error:
-                failure = error
+        before, self._in_flight = self._in_flight, None
+        launched, failure = self._launch(batch) if batch.scheduled else (None, None)
         if before is not None:
             outputs += self._collect(before)
+        if launched is not None:
+            failure = _sample(launched)
         if failure is not None:
             outputs += self._fail(batch, failure)
+        elif launched is not None:
+            self._in_flight = InFlight(batch, launched)
         if self._in_flight is not None and not self.overlaps:
             outputs += self._collect(self._in_flight)
             self._in_flight = None
         return outputs
+
+    def _launch(self, batch: Batch) -> tuple[Launched | None, Exception | None]:
+        try:
+            return self._runner.launch(batch), None
+        except STEP_ERRORS as error:
+            return None, error
 
     def _collect(self, step: InFlight) -> list[TokenOutput]:
         try:
@@ -211,3 +224,11 @@ class EngineCore:
             prefix_hit_tokens=prefix.hit_tokens,
             num_preemptions=self._scheduler.num_preemptions,
         )
+
+
+def _sample(launched: Launched) -> Exception | None:
+    try:
+        launched.sample()
+    except STEP_ERRORS as error:
+        return error
+    return None

@@ -5,7 +5,6 @@ taken in exactly its request's output ids, so that preemption changes nothing an
 """
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,41 +56,29 @@ class RowMasks:
 
     Attributes:
         rows: R indices into the batch's logits.
-        allowed: [R, vocab_size] bool; ids that the tokenizer lacks are never allowed.
+        allowed: [R, W] int32, a bit for each token id, the lowest of a word first; W words hold at least the
+            vocabulary. Ids that the tokenizer lacks are never allowed.
     """
 
     rows: list[int]
-    allowed: NDArray[np.bool_]
+    allowed: NDArray[np.int32]
 
 
 class MaskFiller:
-    """Computes masks beside the forward pass: llguidance works in threads without Python's lock.
+    """Computes the masks of a step, several at a time where there are cores for it."""
 
-    Args:
-        vocab_size: columns of the logits.
-    """
-
-    def __init__(self, vocab_size: int) -> None:
-        self._vocab_size = vocab_size
+    def __init__(self) -> None:
         self._executor: LLExecutor | None = None
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="grammar-masks")
 
-    def start(self, matchers: Sequence[TokenMatcher | None]) -> "Future[RowMasks] | None":
-        """Begin to fill the masks of a batch's rows; None if no row has a grammar.
-
-        Nobody may touch the matchers until the result is there.
-        """
+    def fill(self, matchers: Sequence[TokenMatcher | None]) -> RowMasks | None:
+        """The masks of a batch's rows; None if no row has a grammar."""
         rows = [row for row, matcher in enumerate(matchers) if matcher is not None]
         if not rows:
             return None
-        return self._pool.submit(self._fill, rows, [matcher for matcher in matchers if matcher is not None])
-
-    def _fill(self, rows: list[int], matchers: list[TokenMatcher]) -> RowMasks:
         if self._executor is None:
             self._executor = LLExecutor()
-        bits = allocate_token_bitmask(len(rows), matchers[0].vocab_size)
-        fill_next_token_bitmask_par(
-            self._executor, [matcher.with_row(row) for row, matcher in enumerate(matchers)], bits
-        )
-        allowed = np.unpackbits(bits.view(np.uint8), axis=1, count=self._vocab_size, bitorder="little")
-        return RowMasks(rows, allowed.view(np.bool_))
+        present = [matcher for matcher in matchers if matcher is not None]
+        allowed = allocate_token_bitmask(len(rows), present[0].vocab_size)
+        pairs = [matcher.with_row(place) for place, matcher in enumerate(present)]
+        fill_next_token_bitmask_par(self._executor, pairs, allowed)
+        return RowMasks(rows, allowed)

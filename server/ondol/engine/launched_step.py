@@ -4,7 +4,7 @@ Knows what the rows of its result mean, nothing about how they are computed. Inv
 nothing that later steps change.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,6 +58,30 @@ class PromptLogprobs:
 
 class LaunchedStep:
     """Satisfies `core.Launched`.
+
+    Args:
+        sample: chooses the tokens of what the model has been given to compute.
+    """
+
+    def __init__(self, sample: "Callable[[], SampledStep]") -> None:
+        self._sample: Callable[[], SampledStep] | None = sample
+        self._sampled: SampledStep | None = None
+
+    def sample(self) -> None:
+        """Queue the choice of the tokens behind the model's work; called once."""
+        assert self._sample is not None, "a step is sampled once"
+        self._sampled = self._sample()
+        # It holds the logits, and the results may be read a step later.
+        self._sample = None
+
+    def collect(self) -> StepResult:
+        """Wait for the step and read what came of it."""
+        assert self._sampled is not None, "a step is sampled before it is read"
+        return self._sampled.collect()
+
+
+class SampledStep:
+    """Results that are on their way.
 
     Args:
         requests: who samples, by row.

@@ -135,8 +135,8 @@ def measure_scratch_bytes(builder: RunnerBuilder, steps: LargestSteps, meter: Me
     meter.release()
     built = builder.build(KVPlan(1, steps.block_size, steps.max_model_len, 0))
     before_bytes = meter.used_bytes()
-    built.runner.launch(prefill_batch(steps.prompt_lengths, steps.block_size, num_blocks=1)).collect()
-    built.runner.launch(decode_batch(steps.max_num_seqs, steps.decode_context, steps.block_size)).collect()
+    built.runner.run(prefill_batch(steps.prompt_lengths, steps.block_size, num_blocks=1))
+    built.runner.run(decode_batch(steps.max_num_seqs, steps.decode_context, steps.block_size))
     scratch_bytes = meter.used_bytes() - before_bytes
     scratch_bytes += _buffer_bytes(built) + _graph_bytes(built.decode_step, meter)
     del built

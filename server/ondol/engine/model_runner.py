@@ -1,21 +1,28 @@
 """Turns a batch into tensors, runs the model and samples, without waiting for the device.
 
-The only part of the engine above which torch is unknown. Knows nothing about scheduling. Invariant: a step's
-work is queued behind that of the step before, whose tokens it takes from the device where the host does not
-know them.
+The only part of the engine above which torch is unknown. Knows nothing about scheduling. Invariants: a step's
+work is queued behind that of the step before, whose tokens the model takes from the device where the host
+does not know them; a step is sampled before the next one is launched.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ondol.engine.batch import Batch, ScheduledRequest
+from ondol.engine.batch import Batch, StepResult
 from ondol.engine.decode_step import DecodeStep
-from ondol.engine.grammar import MaskFiller, RowMasks
-from ondol.engine.launched_step import LaunchedStep, PromptLogprobs, SampledLogprobs, mark_missing
+from ondol.engine.grammar import MaskFiller
+from ondol.engine.launched_step import (
+    LaunchedStep,
+    PromptLogprobs,
+    SampledLogprobs,
+    SampledStep,
+    mark_missing,
+)
 from ondol.engine.logprobs import compute_logprobs
 from ondol.engine.ragged_inputs import SampledTokens, begun_blocks, build_ragged_inputs
 from ondol.engine.request import Request
@@ -31,16 +38,18 @@ class Forwarded:
     """What the model has computed of a batch.
 
     Attributes:
-        logits: [B, vocab_size] float32, of the requests that sample; the sampler may change them.
+        requests: the B that sample, by row.
+        logits: [B, vocab_size] float32; the sampler may change them.
         num_known: [B] int64, tokens that each has before the new one.
-        prompt_logits: [P, vocab_size] float32, of rows that tell of a prompt's tokens; None if none do.
-        prompt_token_ids: [P] int64, those tokens; likewise.
+        decode_step: the static buffers that the batch ran from, if it did.
+        prompts: log-probabilities of prompts, where somebody asks.
     """
 
+    requests: Sequence[Request]
     logits: Tensor
     num_known: Tensor
-    prompt_logits: Tensor | None = None
-    prompt_token_ids: Tensor | None = None
+    decode_step: DecodeStep | None = None
+    prompts: PromptLogprobs | None = None
 
 
 class ModelRunner:
@@ -66,7 +75,7 @@ class ModelRunner:
         decode_step: DecodeStep | None = None,
     ) -> None:
         self._kernels = kernels
-        self._masks = MaskFiller(sampler.vocab_size)
+        self._masks = MaskFiller()
         self._model = model
         self._cache = cache
         self._sampler = sampler
@@ -77,58 +86,61 @@ class ModelRunner:
 
     @torch.inference_mode()
     def launch(self, batch: Batch) -> LaunchedStep:
-        """Queue a batch's work behind the launches before; see `core.Runner`."""
+        """Queue the model's work on a batch behind the launches before; see `core.Runner`."""
         sampled, self._sampled = self._sampled, None
         decode_step = self.decode_step
         if decode_step is not None and sampled is None:
             decode_step.reset()
-        items: Sequence[ScheduledRequest] = batch.sampling()
-        if decode_step is not None and decode_step.can_run(batch):
-            items = decode_step.place(items, sampled)
-        else:
-            decode_step = None
-        requests = [item.request for item in items]
-        pending_masks = self._masks.start([request.matcher for request in requests])
         if self._kernels.reads_stale_values:
             self._clear(begun_blocks(batch, self._cache.block_size))
-        if decode_step is None:
-            done = self._run_ragged(batch, len(items), sampled)
+        if decode_step is not None and decode_step.can_run(batch):
+            placed = decode_step.place(batch.sampling(), sampled)
+            requests = [item.request for item in placed]
+            forwarded = Forwarded(requests, *decode_step.run(placed), decode_step)
         else:
-            done = Forwarded(*decode_step.run(items))
+            forwarded = self._run_ragged(batch, sampled)
+        return LaunchedStep(partial(self._sample, batch, forwarded))
+
+    def run(self, batch: Batch) -> StepResult:
+        """Compute a batch from beginning to end."""
+        launched = self.launch(batch)
+        launched.sample()
+        return launched.collect()
+
+    def _run_ragged(self, batch: Batch, sampled: SampledTokens | None) -> Forwarded:
+        inputs = build_ragged_inputs(batch, self._cache.block_size, self.device, sampled)
+        logits = self._model.forward(
+            inputs.token_ids, inputs.positions, self._cache, inputs.metadata, inputs.logit_rows
+        )
+        requests = [item.request for item in batch.sampling()]
+        num_rows = len(requests)
+        prompts = _prompt_logprobs(batch, logits[num_rows:], inputs.prompt_token_ids, self._kernels)
+        return Forwarded(requests, logits[:num_rows], inputs.num_known, prompts=prompts)
+
+    @torch.inference_mode()
+    def _sample(self, batch: Batch, forwarded: Forwarded) -> SampledStep:
+        """Queue the choice of the tokens, and the way back of everything that is wanted."""
+        requests, logits = forwarded.requests, forwarded.logits
         # Copied before the sampler changes them, and only where somebody asks.
         asking = [row for row, request in enumerate(requests) if request.params.logprobs is not None]
-        raw_logits = done.logits[self._upload(asking)] if asking else None
-        masks = None if pending_masks is None else pending_masks.result()
-        token_ids, is_finite = self._sample(done, requests, masks)
-        if decode_step is not None:
-            decode_step.take_sampled(token_ids)
+        raw_logits = logits[self._upload(asking)] if asking else None
+        # Who turned out to have ended in the step before stands at the end of its grammar.
+        masks = self._masks.fill([request.matcher if request.is_open else None for request in requests])
+        token_ids, is_finite = forwarded.num_known, forwarded.num_known.to(torch.bool)
+        if requests:
+            token_ids, is_finite = self._sampler.sample(logits, requests, forwarded.num_known, masks)
+        if forwarded.decode_step is not None:
+            forwarded.decode_step.take_sampled(token_ids)
         places = {request: row for row, request in enumerate(requests)}
-        launched = LaunchedStep(
+        self._sampled = SampledTokens(token_ids, places)
+        return SampledStep(
             requests,
             [places[item.request] for item in batch.sampling()],
             mark_missing(token_ids, is_finite),
             {} if masks is None else _grammar_errors(requests),
             self._sampled_logprobs(raw_logits, asking, requests, token_ids),
-            _prompt_logprobs(batch, done, self._kernels),
+            forwarded.prompts,
         )
-        self._sampled = SampledTokens(token_ids, places)
-        return launched
-
-    def _run_ragged(self, batch: Batch, num_sampling: int, sampled: SampledTokens | None) -> Forwarded:
-        inputs = build_ragged_inputs(batch, self._cache.block_size, self.device, sampled)
-        logits = self._model.forward(
-            inputs.token_ids, inputs.positions, self._cache, inputs.metadata, inputs.logit_rows
-        )
-        prompt_logits = logits[num_sampling:] if len(logits) > num_sampling else None
-        return Forwarded(logits[:num_sampling], inputs.num_known, prompt_logits, inputs.prompt_token_ids)
-
-    def _sample(
-        self, done: Forwarded, requests: Sequence[Request], masks: RowMasks | None
-    ) -> tuple[Tensor, Tensor]:
-        """Token ids [B] int64, and whether their logits were finite [B] bool."""
-        if not requests:
-            return done.num_known, done.num_known.to(torch.bool)
-        return self._sampler.sample(done.logits, requests, done.num_known, masks)
 
     def _sampled_logprobs(
         self,
@@ -164,9 +176,11 @@ def _grammar_errors(requests: Sequence[Request]) -> dict[str, str]:
     }
 
 
-def _prompt_logprobs(batch: Batch, done: Forwarded, kernels: Kernels) -> PromptLogprobs | None:
-    """Of the prompt tokens that this step reached; None if nobody asks."""
-    if done.prompt_logits is None or done.prompt_token_ids is None:
+def _prompt_logprobs(
+    batch: Batch, logits: Tensor, prompt_token_ids: Tensor, kernels: Kernels
+) -> PromptLogprobs | None:
+    """Of the prompt tokens [P] int64 that were reached, by their logits [P, vocab_size]; None if P is 0."""
+    if not len(logits):
         return None
     told = [(item.request, item.prompt_logprob_positions()) for item in batch.scheduled]
     token_ids = [
@@ -175,6 +189,6 @@ def _prompt_logprobs(batch: Batch, done: Forwarded, kernels: Kernels) -> PromptL
         if positions
     ]
     num_top = max(request.params.prompt_logprobs or 0 for request, _ in token_ids)
-    is_finite = torch.isfinite(done.prompt_logits.amax(dim=-1))
-    found = compute_logprobs(done.prompt_logits, done.prompt_token_ids, num_top, kernels.logsumexp)
+    is_finite = torch.isfinite(logits.amax(dim=-1))
+    found = compute_logprobs(logits, prompt_token_ids, num_top, kernels.logsumexp)
     return PromptLogprobs(token_ids, is_finite, found)

@@ -79,15 +79,6 @@ class Request:
         return self.num_pending_tokens > 0 and num_new_tokens >= self.params.max_tokens
 
     @property
-    def needs_known_tokens(self) -> bool:
-        """Whether its next token can be chosen only when all tokens before it are known."""
-        return (
-            self.matcher is not None
-            or self.params.reads_output
-            or (self.params.min_tokens > 0 and self.num_output_tokens < self.params.min_tokens)
-        )
-
-    @property
     def needs_prompt_logprobs(self) -> bool:
         """Whether prompt tokens must be computed whose keys and values the cache may hold already."""
         return self.prompt_logprobs is not None and len(self.prompt_logprobs) < self.num_prompt_tokens

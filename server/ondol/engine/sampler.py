@@ -24,6 +24,7 @@ from ondol.kernels.backend import REFERENCE, Kernels
 from ondol.kernels.sampling import NEVER, SamplingRows
 
 MASK_64 = 0xFFFFFFFFFFFFFFFF
+WORD_BITS = 32
 
 
 class Sampler:
@@ -40,6 +41,9 @@ class Sampler:
         self._device = device
         self._kernels = kernels
         self._row_parameters = RowParameters(device)
+        self._word_bits = torch.ones(WORD_BITS, dtype=torch.int32, device=device) << torch.arange(
+            WORD_BITS, dtype=torch.int32, device=device
+        )
 
     def sample(
         self,
@@ -53,13 +57,14 @@ class Sampler:
         Args:
             logits: [B, vocab_size] float32; changed in place.
             requests: the B requests whose next token is chosen.
-            positions: [B] int64 on the device, how many tokens each request has before the new one.
+            positions: [B] int64 on the device, how many tokens each request has before the new one. The host
+                knows all of them.
             masks: what the rows with a grammar may choose; None if there are none.
 
         Returns:
             token_ids [B] int64 and is_finite [B] bool; see `kernels.sampling.sample_tokens`.
         """
-        was_finite = None if masks is None else self._apply_masks(logits, masks)
+        masked = None if masks is None else self._apply_masks(logits, masks)
         rows = self._row_parameters.of(requests, positions)
         if self._row_parameters.change_logits:
             _apply_bias(logits, requests)
@@ -67,15 +72,19 @@ class Sampler:
             _apply_output_penalties(logits, requests)
             _ban_end_tokens(logits, requests)
         token_ids, is_finite = self._kernels.sample_tokens(logits, rows)
-        return token_ids, is_finite if was_finite is None else was_finite
+        if masked is not None:
+            is_finite.index_copy_(0, *masked)
+        return token_ids, is_finite
 
-    def _apply_masks(self, logits: Tensor, masks: RowMasks) -> Tensor:
-        """Forbid what grammars do; returns which rows were finite before: a mask may forbid everything."""
-        was_finite = torch.isfinite(logits.amax(dim=-1))
+    def _apply_masks(self, logits: Tensor, masks: RowMasks) -> tuple[Tensor, Tensor]:
+        """Forbid what grammars do; rows [R], and which of them were finite: a mask may forbid everything."""
         rows = upload(np.asarray(masks.rows, dtype=np.int64), self._device)
-        allowed = upload(masks.allowed, self._device)
-        logits[rows] = logits[rows].masked_fill_(~allowed, NEVER)
-        return was_finite
+        words = upload(masks.allowed, self._device)
+        is_forbidden = (words[:, :, None] & self._word_bits == 0).view(len(words), -1)[:, : self.vocab_size]
+        chosen = logits.index_select(0, rows)
+        was_finite = torch.isfinite(chosen.amax(dim=-1))
+        logits.index_copy_(0, rows, chosen.masked_fill_(is_forbidden, NEVER))
+        return rows, was_finite
 
 
 class RowParameters:

@@ -99,14 +99,12 @@ class Scheduler:
     def can_schedule_ahead(self) -> bool:
         """Whether the next step can be chosen before the results of launched ones are known.
 
-        It cannot where a request's next token depends on which its last ones are, and not where requests
-        would be preempted: to be computed again they must know their tokens.
+        It cannot where requests would be preempted, for to be computed again they must know their tokens, and
+        not where results tell which log-probabilities of a prompt are still wanted.
         """
         num_new_blocks = 0
         for request in self.running:
             if request.num_pending_tokens:
-                if request.needs_known_tokens:
-                    return False
                 # A step adds one token, and so one block at most.
                 num_new_blocks += self.block_manager.is_full(request)
             elif request.needs_prompt_logprobs:

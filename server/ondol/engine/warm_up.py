@@ -39,9 +39,9 @@ def choose_token_budget(runner: ModelRunner, device: torch.device, plan: KVPlan,
     num_tokens = min(NUM_PROBE_TOKENS[device.type], plan.num_blocks * plan.block_size)
     lengths = cut_into_prompts(num_tokens, plan.max_model_len, max_num_seqs)
     batch = prefill_batch(lengths, plan.block_size, plan.num_blocks)
-    runner.launch(batch).collect()
+    runner.run(batch)
     started = time.perf_counter()
-    runner.launch(batch).collect()
+    runner.run(batch)
     tokens_per_s = batch.num_tokens / (time.perf_counter() - started)
     budget = min(int(tokens_per_s * TARGET_STEP_S), MAX_TOKENS[device.type])
     return max(budget, max_num_seqs)
@@ -68,7 +68,7 @@ def prepare(
         prefill = prefill_batch([num_tokens], plan.block_size, plan.num_blocks)
         decodes = [decode_batch(count, num_tokens, plan.block_size) for count in (1, max_num_seqs)]
         for batch in (prefill, *decodes):
-            built.runner.launch(batch).collect()
+            built.runner.run(batch)
     if max_num_batched_tokens is not None:
         return max_num_batched_tokens
     return choose_token_budget(built.runner, device, plan, max_num_seqs)

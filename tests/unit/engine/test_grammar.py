@@ -151,6 +151,16 @@ def test_a_finished_grammar_ends_the_request_without_an_end_token(core):
     assert (outputs[-1].finish_reason, outputs[-1].stop_token_id) == ("stop", None)
 
 
+def test_a_grammar_that_is_finished_while_the_next_step_is_out_ends_its_request_alone(folder):
+    core = build_core(folder, **PATHS[1])
+    expected = run_to_end(build_core(folder), {"plain": (PROMPT, greedy(20))})["plain"]
+    short = {f"{count}": (PROMPT, constrained(regex_grammar(f"[a-c]{{{count}}}"))) for count in (2, 3, 5)}
+    found = run_to_end(core, short | {"plain": (PROMPT, greedy(20))})
+    assert found["plain"] == expected
+    assert all(found.values())
+    assert core.stats().num_used_blocks == 0
+
+
 def test_where_a_grammar_may_end_or_go_on_the_end_token_ends_it(core):
     params = constrained(regex_grammar("a+"), logit_bias=((END_TOKEN, 100.0),), ignore_eos=True)
     ((outputs),) = run_outputs(core, [AddRequest(request_id="r", prompt_ids=PROMPT, params=params)]).values()

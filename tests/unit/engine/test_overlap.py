@@ -20,6 +20,7 @@ class FaultyRunner(FakeRunner):
     def __init__(self, num_blocks: int = NUM_BLOCKS) -> None:
         super().__init__(num_blocks, BLOCK_SIZE, BUDGET)
         self.failing_launch: int | None = None
+        self.failing_sampling: int | None = None
         self.failing_collection: int | None = None
         self.batches: list[list[str]] = []
 
@@ -27,16 +28,20 @@ class FaultyRunner(FakeRunner):
         self.batches.append([item.request.request_id for item in batch.scheduled])
         if self.num_steps == self.failing_launch:
             raise RuntimeError("kernel launch failed")
-        launched = super().launch(batch)
-        if launched.number == self.failing_collection:
-            return FaultyLaunched(launched.runner, launched.number, launched.result)
-        return launched
+        return FaultyLaunched(self, batch, super().launch(batch).token_ids)
 
 
 class FaultyLaunched(FakeLaunched):
+    def sample(self) -> None:
+        if self.runner.num_steps == self.runner.failing_sampling:
+            raise RuntimeError("out of memory")
+        super().sample()
+
     def collect(self) -> StepResult:
-        FakeLaunched.collect(self)
-        raise RuntimeError("device lost")
+        result = super().collect()
+        if self.number == self.runner.failing_collection:
+            raise RuntimeError("device lost")
+        return result
 
 
 def make_core(runner: FaultyRunner | None = None, num_blocks: int = NUM_BLOCKS) -> EngineCore:
@@ -119,12 +124,36 @@ def test_the_next_owner_of_blocks_that_are_still_written_gets_right_tokens():
     "options",
     [{"presence_penalty": 0.1}, {"frequency_penalty": 0.1}, {"repetition_penalty": 1.1}, {"min_tokens": 4}],
 )
-def test_a_request_whose_choice_depends_on_its_output_waits_for_its_tokens(options):
+def test_a_request_whose_choice_depends_on_its_output_is_launched_ahead_of_it(options):
     runner = FaultyRunner()
     core = make_core(runner)
     add(core, "r", max_tokens=4, **options)
     assert tokens_of(finish(core)["r"]) == expected_tokens(PROMPT, 4)
-    assert runner.most_in_flight == 1
+    assert runner.most_in_flight == 2
+
+
+def test_a_step_is_launched_before_the_one_before_is_read_and_sampled_afterwards():
+    seen: list[str] = []
+
+    class NotingRunner(FaultyRunner):
+        def launch(self, batch: Batch) -> FakeLaunched:
+            seen.append("launch")
+            return NotingLaunched(self, batch, super().launch(batch).token_ids)
+
+    class NotingLaunched(FakeLaunched):
+        def sample(self) -> None:
+            seen.append("sample")
+            super().sample()
+
+        def collect(self) -> StepResult:
+            seen.append("collect")
+            return super().collect()
+
+    core = make_core(NotingRunner())
+    add(core, "r", max_tokens=9)
+    for _ in range(3):
+        core.step()
+    assert seen == ["launch", "sample", "launch", "collect", "sample", "launch", "collect", "sample"]
 
 
 def test_a_request_is_preempted_only_when_its_tokens_are_known():
@@ -149,6 +178,21 @@ def test_a_launch_that_fails_costs_nobody_the_tokens_of_the_step_before():
     assert (outputs[-1].finish_reason, outputs[-1].first_index) == ("error", 3)
     assert "kernel launch failed" in outputs[-1].error
     assert core.stats().num_used_blocks == 0
+
+
+def test_sampling_that_fails_costs_nobody_the_tokens_of_the_step_before():
+    runner = FaultyRunner()
+    core = make_core(runner)
+    add(core, "r", max_tokens=9)
+    runner.failing_sampling = 3
+    outputs = finish(core)["r"]
+    assert tokens_of(outputs) == expected_tokens(PROMPT, 3)
+    assert (outputs[-1].finish_reason, outputs[-1].first_index) == ("error", 3)
+    assert "out of memory" in outputs[-1].error
+    assert core.stats().num_used_blocks == 0
+    runner.failing_sampling = None
+    add(core, "next", prompt=[5, 6], max_tokens=3)
+    assert tokens_of(finish(core)["next"]) == expected_tokens([5, 6], 3)
 
 
 def test_a_request_that_ended_in_the_step_before_does_not_fail_with_the_launch():

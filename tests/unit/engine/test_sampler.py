@@ -281,8 +281,23 @@ def test_single_tokens_of_minus_infinity_are_just_impossible():
 def test_a_grammar_that_forbids_everything_does_not_make_the_models_logits_infinite():
     logits = random_logits(2)
     logits[1, 3] = math.nan
-    masks = RowMasks([0, 1], np.zeros((2, VOCAB_SIZE), dtype=bool))
+    masks = RowMasks([0, 1], np.zeros((2, -(-VOCAB_SIZE // 32)), dtype=np.int32))
     assert sample(logits, [at_position(1), at_position(2)], masks) == [0, None]
+
+
+def test_a_mask_holds_for_its_row_and_for_no_other():
+    logits = random_logits(4)
+    allowed = {1: [0, 31, VOCAB_SIZE - 1], 3: [32]}
+    bits = np.zeros((2, -(-VOCAB_SIZE // 32) + 1, 32), dtype=bool)
+    for place, token_ids in enumerate(allowed.values()):
+        for token_id in token_ids:
+            bits[place, token_id // 32, token_id % 32] = True
+    # Words beyond the vocabulary, and bits beyond it in its last word, allow nothing that there is.
+    bits.reshape(2, -1)[:, VOCAB_SIZE:] = True
+    words = np.packbits(bits.reshape(2, -1), axis=1, bitorder="little").view(np.int32)
+    chosen = sample(logits.clone(), [at_position(1, temperature=0.0)] * 4, RowMasks(list(allowed), words))
+    best = logits.argmax(dim=-1).tolist()
+    assert chosen == [best[0], max(allowed[1], key=lambda token: logits[1, token]), best[2], 32]
 
 
 # The rows' parameters

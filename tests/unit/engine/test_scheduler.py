@@ -154,7 +154,7 @@ class EngineMachine(RuleBasedStateMachine):
         self.num_added += 1
         expected = expected_tokens(prompt, max_tokens)
         end_tokens = [] if end_index is None else expected[end_index : end_index + 1]
-        # A penalty, which the fake model ignores, keeps its request from being scheduled ahead.
+        # The fake model ignores penalties, but tells whether what they count is known.
         params = SamplingParams(
             max_tokens=max_tokens,
             stop_token_ids=tuple(end_tokens),

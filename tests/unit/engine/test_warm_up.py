@@ -20,11 +20,8 @@ class TimedRunner:
         self._seconds = seconds
         monkeypatch.setattr(warm_up.time, "perf_counter", lambda: self.now_s)
 
-    def launch(self, batch):
+    def run(self, batch):
         self.batches.append(batch)
-        return self
-
-    def collect(self):
         self.now_s += self._seconds
         return StepResult([1])
 
