@@ -12,6 +12,11 @@ from triton.runtime.jit import JITFunction
 
 HOPPER = GPUTarget("cuda", 90, 32)
 HOPPER_SHARED_BYTES = 227 * 1024
+# Ampere as in workstations; Ada and consumers' Blackwell have as much. No card since 8.0 has less.
+SMALL_CARD = GPUTarget("cuda", 86, 32)
+SMALL_CARD_SHARED_BYTES = 99 * 1024
+# What a grid may be in its second and third dimension.
+MAX_GRID = 65_535
 
 POINTERS = {
     torch.float32: "*fp32",
@@ -29,11 +34,25 @@ POINTERS = {
 
 @dataclass(frozen=True)
 class Launch:
-    """One launch: the kernel, its arguments by name, and options such as num_warps."""
+    """One launch: the kernel, its arguments by name, options such as num_warps, and its grid."""
 
     kernel: JITFunction
     arguments: dict
     options: dict
+    grid: tuple
+
+    def specialization(self):
+        """What Triton compiles anew for: equal for launches that share a compiled kernel."""
+        key = list(self.options.items())
+        for parameter in self.kernel.params:
+            value = self.arguments[parameter.name]
+            if isinstance(value, torch.Tensor):
+                is_free = parameter.do_not_specialize or parameter.do_not_specialize_on_alignment
+                value = (value.dtype, None if is_free else value.data_ptr() % 16 == 0)
+            elif isinstance(value, int) and not parameter.is_constexpr:
+                value = None if parameter.do_not_specialize else (value == 1, value % 16 == 0)
+            key.append((parameter.name, value))
+        return self.kernel, tuple(key)
 
     def compile(self, target=HOPPER):
         """Through Triton's whole compiler and ptxas, specialized as a launch would be."""
@@ -63,7 +82,7 @@ def recorded_launches():
         arguments = dict(zip(names, args, strict=False))
         arguments |= {name: value for name, value in named.items() if name in names}
         options = {name: value for name, value in named.items() if name not in names}
-        launches.append(Launch(self, arguments, options))
+        launches.append(Launch(self, arguments, options, grid))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JITFunction, "run", record)

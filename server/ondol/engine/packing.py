@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ondol.engine.transfers import upload
 
-# Every array begins where any dtype may.
-ALIGNMENT_BYTES = 8
+# Every array begins where any dtype may, and always at a multiple of 16 bytes: where a pointer is one in this
+# step and was none before, Triton compiles its kernel anew, in the middle of an answer.
+ALIGNMENT_BYTES = 16
 TORCH_DTYPES = {"int64": torch.int64, "int32": torch.int32}
 
 

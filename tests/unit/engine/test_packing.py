@@ -20,3 +20,11 @@ def test_arrays_of_any_length_arrive_with_shape_and_dtype():
         torch.int32,
         torch.int64,
     ]
+
+
+def test_every_array_begins_at_a_multiple_of_16_bytes_whatever_came_before_it():
+    packing = Packing()
+    for length in range(1, 6):
+        packing.add(np.zeros(length, dtype=np.int32))
+    first, *others = packing.send(torch.device("cpu"))
+    assert {(tensor.data_ptr() - first.data_ptr()) % 16 for tensor in others} == {0}

@@ -13,6 +13,8 @@ import triton.language as tl
 from ondol.kernels.triton.float8 import float8_numbers
 
 LOG2_E = 1.4426950408889634
+# The smallest matrix product that tensor cores do.
+MIN_DOT_ROWS = 16
 
 
 @triton.jit
@@ -43,36 +45,51 @@ def attend_tile(
     maximum, total, weighted = state
     keys, values, key_scales, value_scales, table = cache
     oldest, newest = visible
-    position = start + tl.arange(0, BLOCK_N)
-    column = tl.arange(0, BLOCK_D)
+    position, column = start + tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_D)
     is_key = position < stop
     block = tl.load(table + position // BLOCK_SIZE, mask=is_key, other=0).to(tl.int64)
     slot = block * BLOCK_SIZE + position % BLOCK_SIZE
     head = slot * NUM_KV_HEADS + kv_head
     offsets = head[:, None] * HEAD_DIM + column[None, :]
     inside = is_key[:, None] & (column < HEAD_DIM)[None, :]
-    # The tile's keys.
-    key = tl.load(keys + offsets, mask=inside, other=0)
-    if key_scales is not None:
-        key = float8_numbers(key).to(query.dtype)
-    scores = tl.dot(query, tl.trans(key), input_precision="tf32x3") * scale
-    if key_scales is not None:
-        # A key's scale is a factor of its scores: cheaper there than on every element of the key.
-        scores *= tl.load(key_scales + head, mask=is_key, other=0.0).to(tl.float32)[None, :]
+    scores = _scores(query, tl.load(keys + offsets, mask=inside, other=0), key_scales, head, is_key, scale)
     seen = (position[None, :] >= oldest[:, None]) & (position[None, :] <= newest[:, None])
     scores = tl.where(seen, scores, float("-inf"))
-
     highest = tl.maximum(maximum, tl.max(scores, axis=1))
     # A row that has seen no key yet: -inf minus -inf would be NaN.
     pivot = tl.where(highest == float("-inf"), 0.0, highest)
     weights = tl.exp2(scores - pivot[:, None])
     fade = tl.exp2(maximum - pivot)
     total = total * fade + tl.sum(weights, axis=1)
-    # The tile's values.
     value = tl.load(values + offsets, mask=inside, other=0)
     if value_scales is not None:
-        weights *= tl.load(value_scales + head, mask=is_key, other=0.0).to(tl.float32)[None, :]
+        weights *= _head_scales(value_scales, head, is_key)
         # Scaled weights need bfloat16's range: those of old keys would be subnormal in float16.
         value = float8_numbers(value).to(tl.float32 if query.dtype == tl.float32 else tl.bfloat16)
     added = tl.dot(weights.to(value.dtype), value, weighted * fade[:, None], input_precision="tf32x3")
     return highest, total, added
+
+
+@triton.jit
+def _scores(
+    query: tl.tensor,
+    key: tl.tensor,
+    key_scales: tl.tensor | None,
+    head: tl.tensor,
+    is_key: tl.tensor,
+    scale: float,
+) -> tl.tensor:
+    """[M, BLOCK_N] float32, of the tile's keys [BLOCK_N, BLOCK_D] or their codes."""
+    if key_scales is not None:
+        key = float8_numbers(key).to(query.dtype)
+    scores = tl.dot(query, tl.trans(key), input_precision="tf32x3") * scale
+    if key_scales is not None:
+        # A key's scale is a factor of its scores: cheaper there than on every element of the key.
+        scores *= _head_scales(key_scales, head, is_key)
+    return scores
+
+
+@triton.jit
+def _head_scales(scales: tl.tensor, head: tl.tensor, is_key: tl.tensor) -> tl.tensor:
+    """[1, BLOCK_N] float32."""
+    return tl.load(scales + head, mask=is_key, other=0.0).to(tl.float32)[None, :]

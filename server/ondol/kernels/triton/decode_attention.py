@@ -15,12 +15,10 @@ from torch import Tensor
 
 from ondol.kernels.kv_layer import KVLayer
 from ondol.kernels.paged_attention import AttentionMetadata, DecodeRows
-from ondol.kernels.triton.attention_tile import attend_tile
+from ondol.kernels.triton.attention_tile import MIN_DOT_ROWS, attend_tile
 
 # Positions that one program sums up. Never changed by load or context: it is part of the result's bits.
 SPLIT_LEN = 256
-# The smallest matrix product that tensor cores do.
-MIN_DOT_ROWS = 16
 
 
 def attend_decodes(
@@ -128,8 +126,7 @@ def _split_kernel(
     stop = tl.minimum(first + SPLIT_LEN, context)
     if stop > tl.maximum(first, oldest):
         row = tl.load(rows + index).to(tl.int64)
-        member = tl.arange(0, BLOCK_M)
-        column = tl.arange(0, BLOCK_D)
+        member, column = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_D)
         inside = (member < GROUP)[:, None] & (column < HEAD_DIM)[None, :]
         head = (kv_head * GROUP + member)[:, None]
         base = row * NUM_KV_HEADS * GROUP * HEAD_DIM

@@ -84,16 +84,14 @@ def _rotate_kernel(
 ) -> None:
     HALF: tl.constexpr = HEAD_DIM // 2
     FIRST_VALUE: tl.constexpr = NUM_HEADS + NUM_KV_HEADS
-    row = tl.program_id(0).to(tl.int64)
+    NUM_ALL: tl.constexpr = FIRST_VALUE + NUM_KV_HEADS
+    row, column = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK_HALF)
     head = tl.program_id(1) * BLOCK_HEADS + tl.arange(0, BLOCK_HEADS)
-    column = tl.arange(0, BLOCK_HALF)
     # A lane holds one column of the first half and its partner in the second.
     is_column = (column < HALF)[None, :]
-    inside = (head < FIRST_VALUE + NUM_KV_HEADS)[:, None] & is_column
+    inside = (head < NUM_ALL)[:, None] & is_column
     offsets = head[:, None] * HEAD_DIM + column[None, :]
-    source = heads + row * (FIRST_VALUE + NUM_KV_HEADS) * HEAD_DIM + offsets
-    first = tl.load(source, mask=inside, other=0.0).to(tl.float32)
-    second = tl.load(source + HALF, mask=inside, other=0.0).to(tl.float32)
+    first, second = _load_halves(heads + row * NUM_ALL * HEAD_DIM + offsets, inside, HALF)
     cosine = tl.load(cos + row * HEAD_DIM + column, mask=column < HALF, other=0.0).to(tl.float32)[None, :]
     sine = tl.load(sin + row * HEAD_DIM + column, mask=column < HALF, other=0.0).to(tl.float32)[None, :]
     turns = (head < FIRST_VALUE)[:, None]
@@ -101,24 +99,36 @@ def _rotate_kernel(
     high = tl.where(turns, second * cosine + first * sine, second).to(query.dtype.element_ty)
 
     is_query = (head < NUM_HEADS)[:, None] & is_column
-    target = query + row * NUM_HEADS * HEAD_DIM + offsets
-    tl.store(target, low, mask=is_query)
-    tl.store(target + HALF, high, mask=is_query)
+    _store_halves(query + row * NUM_HEADS * HEAD_DIM + offsets, low, high, is_query, HALF)
     # The slot's heads in the cache, counted from the row's first key and its first value.
     slot = tl.load(slots + row).to(tl.int64) * NUM_KV_HEADS
     key_head, value_head = slot + head - NUM_HEADS, slot + head - FIRST_VALUE
     is_key = (head >= NUM_HEADS) & (head < FIRST_VALUE)
-    is_value = (head >= FIRST_VALUE) & (head < FIRST_VALUE + NUM_KV_HEADS)
+    is_value = (head >= FIRST_VALUE) & (head < NUM_ALL)
     if key_scales is not None:
         # What is stored is what a cache without codes would hold, rounded once more.
-        low_number, high_number = low.to(tl.float32), high.to(tl.float32)
-        scales = float8_scales(low_number, high_number)
+        low, high = low.to(tl.float32), high.to(tl.float32)
+        scales = float8_scales(low, high)
         tl.store(key_scales + key_head, scales, mask=is_key)
         tl.store(value_scales + value_head, scales, mask=is_value)
-        low, high = float8_codes(low_number, scales), float8_codes(high_number, scales)
-    target = keys + key_head[:, None] * HEAD_DIM + column[None, :]
-    tl.store(target, low, mask=is_key[:, None] & is_column)
-    tl.store(target + HALF, high, mask=is_key[:, None] & is_column)
-    target = values + value_head[:, None] * HEAD_DIM + column[None, :]
-    tl.store(target, low, mask=is_value[:, None] & is_column)
-    tl.store(target + HALF, high, mask=is_value[:, None] & is_column)
+        low, high = float8_codes(low, scales), float8_codes(high, scales)
+    key_target = keys + key_head[:, None] * HEAD_DIM + column[None, :]
+    _store_halves(key_target, low, high, is_key[:, None] & is_column, HALF)
+    value_target = values + value_head[:, None] * HEAD_DIM + column[None, :]
+    _store_halves(value_target, low, high, is_value[:, None] & is_column, HALF)
+
+
+@triton.jit
+def _load_halves(source: tl.tensor, inside: tl.tensor, HALF: tl.constexpr) -> tl.tuple:
+    """The first and the second half of some heads, float32."""
+    first = tl.load(source, mask=inside, other=0.0).to(tl.float32)
+    return first, tl.load(source + HALF, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _store_halves(
+    target: tl.tensor, low: tl.tensor, high: tl.tensor, inside: tl.tensor, HALF: tl.constexpr
+) -> None:
+    """Write the first and the second half of some heads."""
+    tl.store(target, low, mask=inside)
+    tl.store(target + HALF, high, mask=inside)

@@ -100,10 +100,7 @@ def group_rows(experts: Tensor, num_experts: int) -> Rows:
     tiles = torch.empty((num_tiles, 3), dtype=torch.int32, device=experts.device)
     _group_kernel[(num_experts,)](
         flat, pairs, tiles, num_pairs, num_tiles, NUM_EXPERTS=num_experts,
-        BLOCK_EXPERTS=triton.next_power_of_2(num_experts),
-        MAX_PAIRS=max(triton.next_power_of_2(num_pairs), GROUPING_CHUNK),
-        MAX_TILES=max(triton.next_power_of_2(num_tiles), GROUPING_CHUNK),
-        TILE=tile, CHUNK=GROUPING_CHUNK, num_warps=4,
+        BLOCK_EXPERTS=triton.next_power_of_2(num_experts), TILE=tile, CHUNK=GROUPING_CHUNK, num_warps=4,
     )  # fmt: skip
     return Rows(num_tiles, row_tiles, flat, pairs, tiles, top_k)
 
@@ -161,14 +158,13 @@ def _route_kernel(
 @triton.jit(do_not_specialize=["num_pairs", "num_tiles"])
 def _group_kernel(
     experts, pairs, tiles, num_pairs, num_tiles,
-    NUM_EXPERTS: tl.constexpr, BLOCK_EXPERTS: tl.constexpr, MAX_PAIRS: tl.constexpr, MAX_TILES: tl.constexpr,
-    TILE: tl.constexpr, CHUNK: tl.constexpr,
+    NUM_EXPERTS: tl.constexpr, BLOCK_EXPERTS: tl.constexpr, TILE: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """One program per expert: a stable counting sort without atomics, each counting all that comes before."""
     own = tl.program_id(0)
     every = tl.arange(0, BLOCK_EXPERTS)
     counts = tl.zeros((BLOCK_EXPERTS,), tl.int32)
-    for start in range(0, MAX_PAIRS, CHUNK):
+    for start in range(0, num_pairs, CHUNK):
         pair = start + tl.arange(0, CHUNK)
         expert = tl.load(experts + pair, mask=pair < num_pairs, other=-1)
         counts += tl.sum((expert[:, None] == every[None, :]).to(tl.int32), axis=0)
@@ -176,14 +172,14 @@ def _group_kernel(
     first = tl.sum(tl.where(every < own, counts, 0), axis=0)
     first_tile = tl.sum(tl.where(every < own, (counts + TILE - 1) // TILE, 0), axis=0)
     place = first
-    for start in range(0, MAX_PAIRS, CHUNK):
+    for start in range(0, num_pairs, CHUNK):
         pair = start + tl.arange(0, CHUNK)
         is_own = tl.load(experts + pair, mask=pair < num_pairs, other=-1) == own
         rank = tl.cumsum(is_own.to(tl.int32), axis=0)
         tl.store(pairs + place + rank - 1, pair, mask=is_own)
         place += tl.sum(is_own.to(tl.int32), axis=0)
     last_tile = first_tile + (num_own + TILE - 1) // TILE
-    for start in range(0, MAX_TILES, CHUNK):
+    for start in range(0, num_tiles, CHUNK):
         tile = start + tl.arange(0, CHUNK)
         done = (tile - first_tile) * TILE
         is_own = (tile >= first_tile) & (tile < last_tile)

@@ -25,6 +25,12 @@ def float8_numbers(codes: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
+def float8_values(codes, DTYPE: tl.constexpr):
+    """uint8 codes as the numbers that they are, exactly: 16-bit dtypes hold them all. NaN counts as 480."""
+    return float8_numbers(codes).to(DTYPE) * _CODE_UNIT
+
+
+@triton.jit
 def float8_scales(low: tl.tensor, high: tl.tensor) -> tl.tensor:
     """Scales [M] float16 of vectors whose halves are the rows of `low` and `high`, [M, N] float32 each."""
     # Positive floats are ordered as their bits are, NaN above all; a maximum of floats would lose it.

@@ -82,7 +82,8 @@ def multiply(
     )  # fmt: skip
 
 
-@triton.jit
+# Triton would compile anew for one row and for multiples of 16, and then in the middle of an answer.
+@triton.jit(do_not_specialize=["num_rows"])
 def _multiply_kernel(
     hidden, out, bias, column_order, experts, pairs, tiles, num_rows, out_stride,
     codes, scales, zeros, codebook, absmax, offsets, nested_values,

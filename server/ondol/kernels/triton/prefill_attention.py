@@ -14,10 +14,12 @@ from torch import Tensor
 
 from ondol.kernels.kv_layer import KVLayer
 from ondol.kernels.paged_attention import AttentionMetadata
-from ondol.kernels.triton.attention_tile import attend_tile
+from ondol.kernels.triton.attention_tile import MIN_DOT_ROWS, attend_tile
 
 # Rows of one program: what one group of four warps multiplies at once on Hopper.
-TILE_ROWS = 64
+MAX_TILE_ROWS = 64
+# Float32 has fewer, of so many bytes together: more would not fit the shared memory of every card.
+WIDE_TILE_BYTES = 16 * 1024
 NUM_TILE_FIELDS = 4
 
 
@@ -29,19 +31,23 @@ def attend_prefills(
     options: dict[str, Any],
 ) -> None:
     """Write the rows of the prefill spans of `output`; takes what `attend_decodes` takes."""
-    tiles, tables = metadata.once("tiles", lambda: _cut_into_tiles(metadata))
+    tile_rows = MAX_TILE_ROWS
+    if query.dtype == torch.float32:
+        fitting = WIDE_TILE_BYTES // (options["BLOCK_D"] * query.itemsize)
+        tile_rows = max(MIN_DOT_ROWS, min(MAX_TILE_ROWS, fitting))
+    tiles, tables = metadata.once(("tiles", tile_rows), lambda: _cut_into_tiles(metadata, tile_rows))
     num_heads = query.shape[1]
     _prefill_kernel[(len(tiles), num_heads)](
         *(query, layer.keys, layer.values, layer.key_scales, layer.value_scales, tiles, tables, output),
         GROUP=num_heads // layer.num_kv_heads,
-        BLOCK_M=TILE_ROWS,
+        BLOCK_M=tile_rows,
         NUM_FIELDS=NUM_TILE_FIELDS,
         **options,
         num_warps=4,
     )
 
 
-def _cut_into_tiles(metadata: AttentionMetadata) -> tuple[Tensor, Tensor]:
+def _cut_into_tiles(metadata: AttentionMetadata, tile_rows: int) -> tuple[Tensor, Tensor]:
     """Tiles [num_tiles, 4] int32: first row, number of rows, first position, start of the block table.
 
     The second tensor holds the block tables of all spans, one after the other, int32.
@@ -49,8 +55,8 @@ def _cut_into_tiles(metadata: AttentionMetadata) -> tuple[Tensor, Tensor]:
     tiles = []
     table_start = 0
     for span in metadata.prefills:
-        for offset in range(0, span.num_rows, TILE_ROWS):
-            num_rows = min(TILE_ROWS, span.num_rows - offset)
+        for offset in range(0, span.num_rows, tile_rows):
+            num_rows = min(tile_rows, span.num_rows - offset)
             tiles.append((span.first_row + offset, num_rows, span.start + offset, table_start))
         table_start += len(span.block_ids)
     # Tiles with the longest contexts first: the last programs to start are the short ones.

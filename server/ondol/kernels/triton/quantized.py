@@ -74,8 +74,9 @@ def dequantize(
     if out is None:
         out = torch.empty(matrix.shape, dtype=dtype, device=matrix.packed.device)
     arguments = matrix_arguments(matrix, torch.float32)
-    grid = (arguments["NUM_OUT"], triton.cdiv(matrix.num_in, DEQUANTIZE_BLOCK))
-    _dequantize_kernel[grid](out, expert or 0, **arguments, BLOCK=DEQUANTIZE_BLOCK, num_warps=4)
+    # Along one dimension: of the others a GPU has 65,535, and a flat matrix is a single row of any length.
+    num_programs = arguments["NUM_OUT"] * triton.cdiv(matrix.num_in, DEQUANTIZE_BLOCK)
+    _dequantize_kernel[(num_programs,)](out, expert or 0, **arguments, BLOCK=DEQUANTIZE_BLOCK, num_warps=4)
     return out
 
 
@@ -85,9 +86,10 @@ def _dequantize_kernel(
     NUM_OUT: tl.constexpr, NUM_IN: tl.constexpr, KIND: tl.constexpr, GROUP: tl.constexpr,
     PART_ROWS: tl.constexpr, PART_BLOCKS: tl.constexpr, NUM_BLOCKS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64)
+    NUM_BLOCKS_OF_ROW: tl.constexpr = (NUM_IN + BLOCK - 1) // BLOCK
+    row = (tl.program_id(0) // NUM_BLOCKS_OF_ROW).to(tl.int64)
     stack_row = expert.to(tl.int64) * NUM_OUT + row
-    first = tl.program_id(1) * BLOCK
+    first = tl.program_id(0) % NUM_BLOCKS_OF_ROW * BLOCK
     k = first + tl.arange(0, BLOCK)
     is_k = k < NUM_IN
     NUM_GROUPS: tl.constexpr = (NUM_IN + GROUP - 1) // GROUP if GROUP > 0 else 1

@@ -18,6 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ondol.kernels.quantized import INT4_ZERO, NESTED_BLOCK_SIZE, QuantizedMatrix
+from ondol.kernels.triton.float8 import float8_values
 
 _INT4_ZERO = tl.constexpr(INT4_ZERO)
 _NESTED_BLOCK_SIZE = tl.constexpr(NESTED_BLOCK_SIZE)
@@ -32,8 +33,10 @@ def matrix_arguments(matrix: QuantizedMatrix, dtype: torch.dtype) -> dict[str, A
     """
     fmt, nested = matrix.fmt, matrix.nested
     num_out = sum(matrix.part_rows)
+    is_float8 = fmt.kind == "fp8_e4m3"
     arguments = {
-        "codes": matrix.codes,
+        # Not as floats: Triton knows none of 8 bits on cards older than 8.9.
+        "codes": matrix.codes.view(torch.uint8) if is_float8 else matrix.codes,
         "scales": matrix.scales if nested is None else nested.codes,
         "zeros": matrix.zeros,
         "codebook": matrix.codebook(dtype) if fmt.kind in ("nf4", "fp4") else None,
@@ -147,9 +150,20 @@ def word_values(words, zeros, NARROW: tl.constexpr, DTYPE: tl.constexpr):
 
 @triton.jit
 def wide_values(codes, zeros, DTYPE: tl.constexpr):
-    """What 8-bit codes, or plain weights, stand for before they are scaled, in DTYPE."""
-    # With zeros at most 255 in magnitude, which every dtype holds.
-    return codes.to(DTYPE) if zeros is None else (codes.to(tl.int16) - zeros).to(DTYPE)
+    """What 8-bit codes, or plain weights, stand for before they are scaled, in DTYPE.
+
+    Args:
+        codes: int8 integers, uint8 codes of 8-bit floating point, or weights as they are.
+        zeros: int16 that broadcasts to integers, or None.
+    """
+    if codes.dtype == tl.uint8:
+        values = float8_values(codes, DTYPE)
+    elif zeros is None:
+        values = codes.to(DTYPE)
+    else:
+        # At most 255 in magnitude, which every dtype holds.
+        values = (codes.to(tl.int16) - zeros).to(DTYPE)
+    return values
 
 
 @triton.jit

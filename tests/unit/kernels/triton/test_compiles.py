@@ -1,11 +1,17 @@
-"""Every kernel goes through Triton's compiler and ptxas for Hopper; no GPU is needed for that.
+"""Every kernel goes through Triton's compiler and ptxas, for Hopper and smaller cards, without a GPU.
 
 The interpreter runs kernels as Python and accepts what the compiler does not.
 """
 
 import pytest
 import torch
-from support.kernel_compiler import HOPPER_SHARED_BYTES, recorded_launches
+from support.kernel_compiler import (
+    HOPPER,
+    HOPPER_SHARED_BYTES,
+    SMALL_CARD,
+    SMALL_CARD_SHARED_BYTES,
+    recorded_launches,
+)
 from support.ragged_batches import RaggedBatch, make_layer
 from support.sampling_rows import sampling_rows
 
@@ -18,14 +24,14 @@ def own_compiler_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
 
-def check(operate, num_launches):
+def check(operate, num_launches, target=HOPPER, shared_bytes=HOPPER_SHARED_BYTES):
     with recorded_launches() as launches:
         operate()
     assert len(launches) == num_launches
     for launch in launches:
-        compiled = launch.compile()
+        compiled = launch.compile(target)
         assert compiled.asm["cubin"]
-        assert compiled.metadata.shared <= HOPPER_SHARED_BYTES
+        assert compiled.metadata.shared <= shared_bytes
     return compiled
 
 
@@ -64,6 +70,41 @@ def test_attention_over_codes_compiles_for_hopper(heads, head_dim, dtype):
     prefill = check(lambda: batch.attend(TRITON), 3)
     if dtype.itemsize == 2:
         assert "wgmma.mma_async" in prefill.asm["ptx"], "prompts run on Hopper's tensor cores"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has_codes", [False, True])
+@pytest.mark.parametrize(
+    ("heads", "head_dim", "dtype"),
+    [
+        ((32, 32), 128, torch.bfloat16),
+        ((8, 1), 256, torch.bfloat16),
+        ((32, 32), 128, torch.float32),
+        ((8, 1), 256, torch.float32),
+    ],
+)
+def test_attention_fits_cards_before_hopper(heads, head_dim, dtype, has_codes):
+    """Seconds of ptxas each."""
+    shape = {"heads": heads, "head_dim": head_dim, "dtype": dtype, "has_codes": has_codes}
+    batch = RaggedBatch([5, 300], [(3, 70)], **shape)
+    check(lambda: batch.attend(TRITON), 3, SMALL_CARD, SMALL_CARD_SHARED_BYTES)
+
+
+@pytest.mark.slow
+def test_small_operators_and_sampling_fit_cards_before_hopper():
+    """Seconds of ptxas each."""
+    hidden, residual = torch.zeros(2, 3, 5120, dtype=torch.bfloat16)
+    layer = make_layer(*torch.zeros(2, 4, 16, 4, 128, dtype=torch.bfloat16), has_codes=True)
+    heads = torch.zeros(3, 36, 128, dtype=torch.bfloat16)
+    rotary = (heads[:, :1].contiguous(), heads[:, :1].contiguous())
+
+    def operate():
+        TRITON.add_rms_norm(hidden, residual, hidden[0], 1e-6)
+        TRITON.silu_mul(torch.zeros(3, 2 * 1100, dtype=torch.bfloat16))
+        TRITON.rotate_and_write_kv(heads, rotary, layer, torch.arange(3))
+        TRITON.sample_tokens(torch.zeros(3, 151_936), sampling_rows([{}] * 3))
+
+    check(operate, 5, SMALL_CARD, SMALL_CARD_SHARED_BYTES)
 
 
 @pytest.mark.parametrize("width", [896, 5120])

@@ -1,11 +1,21 @@
-"""Products by stored weights go through Triton's compiler and ptxas for Hopper, without a GPU."""
+"""Products by stored weights go through Triton's compiler and ptxas, without a GPU."""
+
+from collections import Counter
 
 import pytest
 import torch
-from support.kernel_compiler import HOPPER_SHARED_BYTES, recorded_launches
+from support.kernel_compiler import (
+    HOPPER_SHARED_BYTES,
+    MAX_GRID,
+    SMALL_CARD,
+    SMALL_CARD_SHARED_BYTES,
+    recorded_launches,
+)
 from support.quantized_matrices import random_matrix
 
+from ondol.kernels.quantized import QuantizedFormat, QuantizedMatrix
 from ondol.kernels.triton.backend import DETERMINISTIC, TRITON
+from ondol.kernels.triton.quantized import dequantize
 
 FORMATS = {
     "int8": {"kind": "int8", "group_size": None},
@@ -33,6 +43,15 @@ def compile_launches(operate, num_launches):
     for kernel in compiled:
         assert kernel.metadata.shared <= HOPPER_SHARED_BYTES
     return compiled
+
+
+def compile_for_small_cards(operate):
+    with recorded_launches() as launches:
+        operate()
+    for launch in launches:
+        compiled = launch.compile(SMALL_CARD)
+        assert compiled.asm["cubin"]
+        assert compiled.metadata.shared <= SMALL_CARD_SHARED_BYTES
 
 
 def formats(*quick):
@@ -97,3 +116,71 @@ def test_dequantization_compiles_for_hopper(name):
     matrix = random_matrix(part_rows=(512, 256), num_in=1024, **FORMATS[name])
     hidden = torch.zeros(65, 1024, dtype=torch.bfloat16)
     compile_launches(lambda: TRITON.quantized_linear(hidden, matrix, None), 1)
+
+
+@pytest.mark.parametrize("name", formats("fp8"))
+@pytest.mark.parametrize("num_rows", [40, pytest.param(65, marks=pytest.mark.slow)])
+def test_products_compile_for_cards_before_hopper(name, num_rows):
+    """Codes of 8-bit floats, which those cards do not know, are quick; others are seconds of ptxas each."""
+    matrix = random_matrix(part_rows=(512, 256), num_in=1024, **FORMATS[name])
+    hidden = torch.zeros(num_rows, 1024, dtype=torch.bfloat16)
+    compile_for_small_cards(lambda: TRITON.quantized_linear(hidden, matrix, None))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_experts_and_deterministic_products_compile_for_cards_before_hopper(dtype):
+    """Seconds of ptxas each."""
+    hidden = torch.zeros(40, 256, dtype=dtype)
+
+    def operate():
+        weights, experts = TRITON.route(hidden[:, :16].contiguous(), 4, False)
+        stacks = (torch.zeros(16, 256, 256, dtype=dtype), torch.zeros(16, 256, 128, dtype=dtype))
+        TRITON.mixture_of_experts(hidden, weights, experts, *stacks)
+        DETERMINISTIC.linear(hidden, torch.zeros(32_000, 256, dtype=dtype), None)
+
+    compile_for_small_cards(operate)
+
+
+def specializations(operate, counts):
+    """How often each kernel is compiled over all these numbers of rows."""
+    seen = set()
+    for num_rows in counts:
+        with recorded_launches() as launches:
+            operate(num_rows)
+        seen |= {launch.specialization() for launch in launches}
+    return Counter(kernel.__name__ for kernel, _ in seen)
+
+
+def test_products_are_compiled_for_one_tile_of_rows_and_for_two_and_never_again():
+    matrix = random_matrix(part_rows=(512, 256), num_in=1024, **FORMATS["int4"])
+
+    def operate(num_rows):
+        TRITON.quantized_linear(torch.zeros(num_rows, 1024, dtype=torch.bfloat16), matrix, None)
+
+    assert specializations(operate, range(1, 65)) == {"_multiply_kernel": 2}
+
+
+def test_experts_are_compiled_for_single_pairs_and_for_two_sizes_of_groups_and_never_again():
+    stacks = (
+        torch.zeros(16, 256, 256, dtype=torch.bfloat16),
+        torch.zeros(16, 256, 128, dtype=torch.bfloat16),
+    )
+
+    def operate(num_rows):
+        hidden = torch.zeros(num_rows, 256, dtype=torch.bfloat16)
+        weights, experts = TRITON.route(hidden[:, :16].contiguous(), 4, False)
+        TRITON.mixture_of_experts(hidden, weights, experts, *stacks)
+
+    found = specializations(operate, [*range(1, 40), 64, 100, 1000, 8192])
+    # Twice three products, and the sorting for either size.
+    assert found == {"_route_kernel": 1, "_group_kernel": 2, "_multiply_kernel": 6, "_sum_kernel": 1}
+
+
+def test_a_single_row_of_any_length_is_spread_over_a_grid_that_a_gpu_has():
+    matrix = QuantizedMatrix(QuantizedFormat("int4", 64), (70_000,), 1000, is_flat=True)
+    with recorded_launches() as launches:
+        dequantize(matrix, torch.bfloat16)
+    (launch,) = launches
+    assert launch.grid[0] * 1024 >= 70_000 * 1000
+    assert all(size <= MAX_GRID for size in launch.grid[1:])
