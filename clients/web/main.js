@@ -56,12 +56,13 @@ async function warnOfPlainText(warn) {
   if (answer?.status === 404) warn("markdown.unavailable");
 }
 
-/** The window's name in lists of tabs is the conversation's. */
-function nameWindow({ state }) {
+/** The window's name in lists of tabs is the conversation's, and says when the daemon is gone. */
+function nameWindow({ state, t }) {
   const show = () => {
-    document.title = [state.get().conversation.title, "Ondol"].filter(Boolean).join(" · ");
+    const { connection, conversation } = state.get();
+    document.title = [connection === "gone" && t("page.gone"), conversation.title, "Ondol"].filter(Boolean).join(" · ");
   };
-  state.subscribe(["conversation"], show);
+  state.subscribe(["conversation", "connection"], show);
   show();
 }
 

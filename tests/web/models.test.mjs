@@ -56,6 +56,6 @@ test("facts are those that the daemon tells", () => {
 test("whether a model fits is said with what it needs", () => {
   const form = (name, gib) => ({ form: name, total_bytes: gib * 2 ** 30 });
   const report = { device: { usable_bytes: 10 * 2 ** 30 }, forms: [form("fp16", 20), form("nf4", 6)], best_form: "nf4" };
-  assert.match(fitText(report, t, "ko"), /^들어가요. nf4로 6 GiB.*10 GiB/);
+  assert.match(fitText(report, t, "ko"), /^들어가요. nf4 형식으로 6 GiB.*10 GiB/);
   assert.match(fitText({ ...report, best_form: null }, t, "ko"), /^들어가지 않아요. 적어도 6 GiB.*10 GiB/);
 });

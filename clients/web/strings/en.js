@@ -1,5 +1,12 @@
 /** The page's words in English; the keys are those of ko.js. */
 export default Object.freeze({
+  "page.main": "Chat",
+  "page.skip": "Skip to the message box",
+  "page.notKept": "This browser keeps nothing for the page: the chats are gone when the window closes.",
+  "page.gone": "Disconnected",
+  "page.chatSettings": "Settings of this chat",
+  "page.full": "The browser has no room left, and the chat was not saved. Export chats to a file and delete old ones.",
+
   "action.cancel": "Cancel",
   "action.close": "Close",
   "action.delete": "Delete",
@@ -27,6 +34,7 @@ export default Object.freeze({
   "sidebar.deleted": "“{title}” was deleted.",
   "sidebar.settings": "Settings",
   "sidebar.shortcuts": "Shortcuts",
+  "sidebar.showMore": "Show more",
   "group.pinned": "Pinned",
   "group.today": "Today",
   "group.yesterday": "Yesterday",
@@ -48,6 +56,8 @@ export default Object.freeze({
   "message.edit": "Edit",
   "message.regenerate": "Answer again",
   "message.firstRead": "The model reads from here on",
+  "message.busy": "That is possible once the answer has ended.",
+  "message.writing": "Writing",
 
   "branch.label": "Alternatives",
   "branch.previous": "Previous branch",
@@ -75,12 +85,15 @@ export default Object.freeze({
   "composer.hint.enter": "Enter sends, Shift+Enter starts a new line",
   "composer.hint.mod-enter": "Ctrl+Enter sends, Enter starts a new line",
   "composer.hintTouch": "Enter starts a new line",
+  "composer.busy": "You can send this once the answer has ended. Your text stays.",
+  "composer.noModel": "There is no model to answer yet. Choose one above; your text stays.",
 
   "waiting.answer": "Reading the question…",
   "waiting.queue": "Waiting. Requests ahead: {numAhead}",
   "waiting.next": "Next in line…",
   "waiting.model": "The model is being loaded. The first time takes a while…",
   "waiting.daemon": "The connection to the server is lost. What has come is saved; the answer goes on once the server is back.",
+  "waiting.unasked": "The connection to the server is lost. The question is sent once the server is back.",
   "waiting.loading": "The server is getting ready. The question is sent as soon as it is…",
   "waiting.room": "Memory is free once another model has finished its answers. Waiting…",
   "waiting.turn": "The server is busy. The question is sent again in a moment…",
@@ -95,7 +108,6 @@ export default Object.freeze({
   "end.maxTokens": "The answer reached the limit of {maxTokens} tokens that you have set.",
   "end.deadline": "The time limit of {deadlineS} seconds is over.",
   "end.contextFull": "The model's context is full. It can go on once earlier messages are left out.",
-
   "remedy.continue": "Continue",
   "remedy.retry": "Try again",
   "remedy.forget": "Leave out earlier messages and go on",
@@ -118,11 +130,21 @@ export default Object.freeze({
   "error.request_too_large": "The message is larger than the server takes. Leave out earlier messages or send it in parts.",
   "error.origin_not_allowed": "The server does not allow pages of this address. ({said})",
   "error.other": "The server refused the request: {said}",
+  "error.unreachable": "The server cannot be reached. Check that it is running.",
+  "error.connection_lost": "The connection to the server was lost. Try again in a moment.",
+  "error.model_in_use": "“{model}” is answering. Try again when it has finished.",
+  "error.no_room_yet": "Other models are answering and leave no memory. Try again in {seconds} s.",
+  "error.shutting_down": "The server is shutting down. Try again when it is back.",
+  "error.hub_token_missing": "“{model}” can be downloaded with permission only. Log in on the server with ondol login. ({said})",
+  "error.hub_token_invalid": "The server's Hugging Face token is not valid. Log in again on the server with ondol login.",
+  "error.hub_access_not_granted": "Access to “{model}” has not been asked for. Ask for it on the model's page. ({said})",
+  "error.hub_access_pending": "Access to “{model}” has not been granted yet. Try again when it is.",
+  "error.hub_token_lacks_scope": "The server's Hugging Face token may not read this model. Allow it to read gated repositories. ({said})",
+  "error.hub_access_denied": "“{model}” may not be downloaded. ({said})",
 
   "empty.title": "How can I help?",
   "empty.note": "Conversations are kept in this browser only.",
   "empty.noModel": "This server has no model yet. Choose one above to download it.",
-
   "suggestion.title.mail": "Write a polite email",
   "suggestion.text.mail": "Write a polite email asking a client to move our meeting to next week.",
   "suggestion.title.explain": "Explain a hard idea",
@@ -135,11 +157,10 @@ export default Object.freeze({
   "code.copy": "Copy",
   "code.copied": "Copied",
   "code.copyFailed": "Could not copy",
+
   "markdown.image": "Image: {name}",
   "markdown.table": "Table",
   "markdown.unavailable": "The files that formatting needs are missing, so text is shown as it is. Install Node.js, run “make web-setup” and reload the page.",
-
-  "sidebar.showMore": "Show more",
 
   "import.done": "Conversations imported: {count}.",
   "import.skipped": "Skipped because they are here already: {count}.",
@@ -190,6 +211,7 @@ export default Object.freeze({
   "chatSettings.parameters": "How it answers",
   "chatSettings.note": "Empty fields use the model's default, shown in grey.",
   "chatSettings.reset": "Reset all",
+
   "parameter.temperature": "Temperature",
   "parameter.top_p": "Top p",
   "parameter.top_k": "Top k",
@@ -263,31 +285,5 @@ export default Object.freeze({
   "shortcut.stop": "Stop the answer",
   "shortcut.editLast": "Edit the last question, in an empty box",
   "shortcut.rename": "Rename, in the list",
-
-  "error.unreachable": "The server cannot be reached. Check that it is running.",
-  "error.connection_lost": "The connection to the server was lost. Try again in a moment.",
-  "error.model_in_use": "“{model}” is answering. Try again when it has finished.",
-  "error.no_room_yet": "Other models are answering and leave no memory. Try again in {seconds} s.",
-  "error.shutting_down": "The server is shutting down. Try again when it is back.",
-  "error.hub_token_missing": "“{model}” can be downloaded with permission only. Log in on the server with ondol login. ({said})",
-  "error.hub_token_invalid": "The server's Hugging Face token is not valid. Log in again on the server with ondol login.",
-  "error.hub_access_not_granted": "Access to “{model}” has not been asked for. Ask for it on the model's page. ({said})",
-  "error.hub_access_pending": "Access to “{model}” has not been granted yet. Try again when it is.",
-  "error.hub_token_lacks_scope": "The server's Hugging Face token may not read this model. Allow it to read gated repositories. ({said})",
-  "error.hub_access_denied": "“{model}” may not be downloaded. ({said})",
-
-  "page.main": "Chat",
-  "page.skip": "Skip to the message box",
-  "page.notKept": "This browser keeps nothing for the page: the chats are gone when the window closes.",
-
-  "page.chatSettings": "Settings of this chat",
-
-  "message.busy": "That is possible once the answer has ended.",
-
-  "message.writing": "Writing",
-
-  "composer.busy": "You can send this once the answer has ended. Your text stays.",
-  "composer.noModel": "There is no model to answer yet. Choose one above; your text stays.",
-
-  "page.full": "The browser has no room left, and the chat was not saved. Export chats to a file and delete old ones.",
+  "shortcut.delete": "Delete, in the list",
 });

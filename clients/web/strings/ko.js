@@ -1,5 +1,12 @@
 /** The page's words in Korean: 해요체, short; load is 올리다, unload 내리다, download 내려받다. */
 export default Object.freeze({
+  "page.main": "대화",
+  "page.skip": "입력창으로 건너뛰기",
+  "page.notKept": "이 브라우저가 저장을 막고 있어서, 창을 닫으면 대화가 사라져요.",
+  "page.gone": "연결 끊김",
+  "page.chatSettings": "이 대화의 설정",
+  "page.full": "브라우저의 저장 공간이 꽉 차서 대화를 저장하지 못했어요. 대화를 파일로 내보내고 오래된 대화를 지워 주세요.",
+
   "action.cancel": "취소",
   "action.close": "닫기",
   "action.delete": "삭제",
@@ -27,6 +34,7 @@ export default Object.freeze({
   "sidebar.deleted": "‘{title}’ 대화를 삭제했어요.",
   "sidebar.settings": "설정",
   "sidebar.shortcuts": "단축키",
+  "sidebar.showMore": "더 보기",
   "group.pinned": "고정한 대화",
   "group.today": "오늘",
   "group.yesterday": "어제",
@@ -48,6 +56,8 @@ export default Object.freeze({
   "message.edit": "고치기",
   "message.regenerate": "다시 답하기",
   "message.firstRead": "모델은 여기부터 읽어요",
+  "message.busy": "답이 끝난 다음에 할 수 있어요.",
+  "message.writing": "쓰고 있어요",
 
   "branch.label": "다른 답",
   "branch.previous": "이전 갈래",
@@ -75,12 +85,15 @@ export default Object.freeze({
   "composer.hint.enter": "Enter로 보내기, Shift+Enter로 줄 바꾸기",
   "composer.hint.mod-enter": "Ctrl+Enter로 보내기, Enter로 줄 바꾸기",
   "composer.hintTouch": "Enter로 줄을 바꿔요",
+  "composer.busy": "답이 끝나면 보낼 수 있어요. 쓴 글은 그대로 있어요.",
+  "composer.noModel": "답할 모델이 아직 없어요. 위에서 모델을 골라 주세요. 쓴 글은 그대로 있어요.",
 
   "waiting.answer": "질문을 읽고 있어요…",
   "waiting.queue": "앞에 요청이 {numAhead}개 있어요. 차례를 기다리고 있어요…",
   "waiting.next": "다음 차례예요…",
   "waiting.model": "모델을 올리고 있어요. 처음에는 조금 걸려요…",
   "waiting.daemon": "서버와 연결이 끊겼어요. 받은 데까지는 저장했고, 다시 연결되면 이어서 받을게요.",
+  "waiting.unasked": "서버와 연결이 끊겼어요. 다시 연결되면 바로 물어볼게요.",
   "waiting.loading": "서버가 준비하고 있어요. 준비되면 바로 물어볼게요…",
   "waiting.room": "다른 모델이 답을 마치면 메모리가 비어요. 기다리고 있어요…",
   "waiting.turn": "서버가 붐벼요. 잠시 뒤에 저절로 다시 물어볼게요…",
@@ -95,7 +108,6 @@ export default Object.freeze({
   "end.maxTokens": "답의 최대 길이로 정한 {maxTokens}토큰을 다 써서 멈췄어요.",
   "end.deadline": "정해 둔 시간 {deadlineS}초가 지나서 멈췄어요.",
   "end.contextFull": "모델이 한 번에 읽고 쓸 수 있는 길이가 다 찼어요. 앞 대화를 덜어 내면 이어 쓸 수 있어요.",
-
   "remedy.continue": "이어 쓰기",
   "remedy.retry": "다시 시도",
   "remedy.forget": "앞 대화 덜어 내고 이어 가기",
@@ -118,11 +130,21 @@ export default Object.freeze({
   "error.request_too_large": "보내는 내용이 서버가 받는 크기보다 커요. 앞 대화를 덜어 내거나 나눠서 보내 주세요.",
   "error.origin_not_allowed": "서버가 이 주소로 연 화면을 허락하지 않았어요. ({said})",
   "error.other": "서버가 요청을 받아들이지 않았어요: {said}",
+  "error.unreachable": "서버에 연결할 수 없어요. 서버가 켜져 있는지 확인해 주세요.",
+  "error.connection_lost": "서버와 연결이 끊겼어요. 잠시 뒤에 다시 시도해 주세요.",
+  "error.model_in_use": "‘{model}’ 모델이 답을 쓰고 있어요. 답이 끝난 다음 다시 시도해 주세요.",
+  "error.no_room_yet": "다른 모델이 답을 쓰고 있어서 메모리가 모자라요. {seconds}초 뒤에 다시 시도해 주세요.",
+  "error.shutting_down": "서버가 꺼지고 있어요. 다시 켜진 다음 시도해 주세요.",
+  "error.hub_token_missing": "‘{model}’ 모델은 허락을 받아야 내려받을 수 있어요. 서버에서 ondol login으로 로그인해 주세요. ({said})",
+  "error.hub_token_invalid": "서버에 저장된 Hugging Face 토큰이 맞지 않아요. 서버에서 ondol login으로 다시 로그인해 주세요.",
+  "error.hub_access_not_granted": "‘{model}’ 모델의 사용 허락을 아직 신청하지 않았어요. 모델 페이지에서 신청해 주세요. ({said})",
+  "error.hub_access_pending": "‘{model}’ 모델의 사용 허락을 기다리고 있어요. 허락을 받은 다음 다시 시도해 주세요.",
+  "error.hub_token_lacks_scope": "서버의 Hugging Face 토큰에 이 모델을 읽을 권한이 없어요. 토큰 설정에서 게이트 저장소 읽기를 켜 주세요. ({said})",
+  "error.hub_access_denied": "‘{model}’ 모델을 내려받을 권한이 없어요. ({said})",
 
   "empty.title": "무엇을 도와드릴까요?",
   "empty.note": "대화는 이 브라우저에만 저장돼요.",
   "empty.noModel": "이 서버에 아직 모델이 없어요. 위에서 모델을 골라 내려받아 주세요.",
-
   "suggestion.title.mail": "정중한 메일 쓰기",
   "suggestion.text.mail": "거래처에 회의 날짜를 다음 주로 미루자고 부탁하는 정중한 메일을 써 줘.",
   "suggestion.title.explain": "어려운 개념 풀어 듣기",
@@ -135,11 +157,10 @@ export default Object.freeze({
   "code.copy": "복사",
   "code.copied": "복사했어요",
   "code.copyFailed": "복사하지 못했어요",
+
   "markdown.image": "그림: {name}",
   "markdown.table": "표",
   "markdown.unavailable": "서식을 그리는 데 필요한 파일이 없어 글자 그대로 보여 드려요. Node.js를 설치하고 ‘make web-setup’을 실행한 뒤 새로고침하세요.",
-
-  "sidebar.showMore": "더 보기",
 
   "import.done": "대화 {count}개를 가져왔어요.",
   "import.skipped": "{count}개는 이미 있어서 건너뛰었어요.",
@@ -180,7 +201,7 @@ export default Object.freeze({
   "model.notHere": "이 모델은 먼저 내려받아야 해요.",
   "model.askFit": "들어갈지 확인",
   "model.fitAsked": "메모리에 들어갈지 계산하고 있어요…",
-  "model.fits": "들어가요. {form}로 {needed}가 필요하고, {usable}를 쓸 수 있어요.",
+  "model.fits": "들어가요. {form} 형식으로 {needed}가 필요하고, {usable}까지 쓸 수 있어요.",
   "model.doesNotFit": "들어가지 않아요. 적어도 {needed}가 필요한데 {usable}만 쓸 수 있어요. 더 작은 모델을 골라 주세요.",
 
   "chatSettings.title": "이 대화의 설정",
@@ -190,6 +211,7 @@ export default Object.freeze({
   "chatSettings.parameters": "답하는 방식",
   "chatSettings.note": "비워 두면 흐리게 보이는 모델의 기본값을 써요.",
   "chatSettings.reset": "모두 기본값으로",
+
   "parameter.temperature": "온도",
   "parameter.top_p": "누적 확률",
   "parameter.top_k": "후보 수",
@@ -263,31 +285,5 @@ export default Object.freeze({
   "shortcut.stop": "답 멈추기",
   "shortcut.editLast": "빈 입력창에서 지난 질문 고치기",
   "shortcut.rename": "목록에서 이름 바꾸기",
-
-  "error.unreachable": "서버에 연결할 수 없어요. 서버가 켜져 있는지 확인해 주세요.",
-  "error.connection_lost": "서버와 연결이 끊겼어요. 잠시 뒤에 다시 시도해 주세요.",
-  "error.model_in_use": "‘{model}’ 모델이 답을 쓰고 있어요. 답이 끝난 다음 다시 시도해 주세요.",
-  "error.no_room_yet": "다른 모델이 답을 쓰고 있어서 메모리가 모자라요. {seconds}초 뒤에 다시 시도해 주세요.",
-  "error.shutting_down": "서버가 꺼지고 있어요. 다시 켜진 다음 시도해 주세요.",
-  "error.hub_token_missing": "‘{model}’ 모델은 허락을 받아야 내려받을 수 있어요. 서버에서 ondol login으로 로그인해 주세요. ({said})",
-  "error.hub_token_invalid": "서버에 저장된 Hugging Face 토큰이 맞지 않아요. 서버에서 ondol login으로 다시 로그인해 주세요.",
-  "error.hub_access_not_granted": "‘{model}’ 모델의 사용 허락을 아직 신청하지 않았어요. 모델 페이지에서 신청해 주세요. ({said})",
-  "error.hub_access_pending": "‘{model}’ 모델의 사용 허락을 기다리고 있어요. 허락을 받은 다음 다시 시도해 주세요.",
-  "error.hub_token_lacks_scope": "서버의 Hugging Face 토큰에 이 모델을 읽을 권한이 없어요. 토큰 설정에서 게이트 저장소 읽기를 켜 주세요. ({said})",
-  "error.hub_access_denied": "‘{model}’ 모델을 내려받을 권한이 없어요. ({said})",
-
-  "page.main": "대화",
-  "page.skip": "입력란으로 건너뛰기",
-  "page.notKept": "이 브라우저가 저장을 막고 있어서, 창을 닫으면 대화가 사라져요.",
-
-  "page.chatSettings": "이 대화의 설정",
-
-  "message.busy": "답이 끝난 다음에 할 수 있어요.",
-
-  "message.writing": "쓰고 있어요",
-
-  "composer.busy": "답이 끝나면 보낼 수 있어요. 쓴 글은 그대로 있어요.",
-  "composer.noModel": "답할 모델이 아직 없어요. 위에서 모델을 골라 주세요. 쓴 글은 그대로 있어요.",
-
-  "page.full": "브라우저의 저장 공간이 꽉 차서 대화를 저장하지 못했어요. 대화를 파일로 내보내고 오래된 대화를 지워 주세요.",
+  "shortcut.delete": "목록에서 삭제",
 });

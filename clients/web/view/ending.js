@@ -42,7 +42,7 @@ function remedyButton(app, message, remedy) {
     forget: () => chat.forgetOldest(message.id),
     regenerate: () => chat.regenerate(message.id),
     newChat: () => chat.create(),
-    key: () => state.set({ needsKey: true, panel: "key-dialog" }),
+    key: () => state.set({ needsKey: true, panel: KEY_PANEL }),
   };
   return h("button", { class: "button", type: "button", onclick: act[remedy] }, t(`remedy.${remedy}`));
 }

@@ -24,9 +24,11 @@ function speedGauge({ state, t }) {
   const element = h("span", { class: "gauge gauge-speed", title: t("gauge.speedHint"), hidden: true });
   const show = () => {
     const { streaming, locale } = state.get();
+    // An answer that waits has no speed.
+    const { ttftS = null, tokensPerS = null } = streaming?.waitingFor ? {} : (streaming ?? {});
     const figures = [
-      streaming?.ttftS != null && t("gauge.ttft", { seconds: formatNumber(streaming.ttftS, locale, 2) }),
-      streaming?.tokensPerS && t("gauge.speed", { speed: formatNumber(streaming.tokensPerS, locale, 1) }),
+      ttftS !== null && t("gauge.ttft", { seconds: formatNumber(ttftS, locale, 2) }),
+      tokensPerS !== null && t("gauge.speed", { speed: formatNumber(tokensPerS, locale, 1) }),
     ].filter(Boolean);
     element.hidden = figures.length === 0;
     element.textContent = figures.join(" · ");

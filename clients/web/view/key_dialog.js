@@ -32,9 +32,7 @@ export function createKeyDialog(app) {
     "form",
     { class: "form" },
     h("p", { id: "key-hint", class: "form-text" }, t("key.text")),
-    h("label", { class: "field-label", for: "key-input" }, t("key.label")),
-    input,
-    problem,
+    h("div", { class: "field" }, h("label", { class: "field-label", for: "key-input" }, t("key.label")), input, problem),
     h("div", { class: "form-buttons" }, submit),
   );
   form.addEventListener("submit", (event) => {

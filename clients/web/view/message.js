@@ -44,7 +44,7 @@ export function createMessageView(app) {
       const now = { message, live, isEditing, isLast, isFirstRead, place, numSiblings: siblings.length };
       if (Object.keys(now).every((key) => Object.is(now[key], before[key]))) return;
       before = now;
-      parts ??= message.role === "user" ? createQuestion(app, element) : createAnswer(app, element);
+      parts ??= message.role === "user" ? createQuestion(app) : createAnswer(app);
       element.className = `message is-${message.role}${isLast ? " is-last" : ""}`;
       element.setAttribute("aria-label", t(message.role === "user" ? "message.yours" : "message.models"));
       const divider = isFirstRead && h("p", { class: "message-divider" }, t("message.firstRead"));
@@ -86,13 +86,13 @@ function createAnswer(app) {
   return {
     show({ message, live, isLast }) {
       const { thought, answer, isThinking } = splitThought(live?.text ?? message.content);
-      const reasoning = live?.reasoning ?? message.reasoning ?? thought;
+      const reasoning = (live?.reasoning ?? message.reasoning) || thought;
       app.markdown.render(content, answer, { isFinal: live === null });
-      thoughts.show(reasoning || thought, { isThinking: live !== null && (isThinking || !answer) });
-      const reason = live && waitingWords(app, live, answer, reasoning || thought);
+      thoughts.show(reasoning, { isThinking: live !== null && (isThinking || !answer) });
+      const reason = live && waitingWords(app, live, Boolean(answer || reasoning));
       waiting.textContent = reason ?? "";
       return [
-        (reasoning || thought) && thoughts.element,
+        reasoning && thoughts.element,
         answer && content,
         reason && waiting,
         live === null && ending.show(message, { isLast }),
@@ -114,9 +114,10 @@ function createAnswer(app) {
 }
 
 /** Why nothing is seen yet; null once words come. */
-function waitingWords({ state, t }, live, answer, thought) {
+function waitingWords({ state, t }, live, hasWords) {
+  if (live.waitingFor === "daemon" && !hasWords) return t("waiting.unasked");
   if (live.waitingFor) return t(`waiting.${live.waitingFor}`);
-  if (answer || thought) return null;
+  if (hasWords) return null;
   if (live.queuePosition === 1) return t("waiting.next");
   if (live.queuePosition) return t("waiting.queue", { numAhead: live.queuePosition - 1 });
   const model = state.get().models.find(({ id }) => id === state.get().modelId);

@@ -17,10 +17,7 @@ const WINDOW = 60;
 /** @typedef {import("./message.js").Shown} Shown */
 
 export class MessageWindow {
-  #app;
-  #list;
-  #older;
-  #scroller;
+  #parts;
   #empty;
   /** @type {Map<string, { view: ReturnType<typeof createMessageView>, shown: Shown }>} */
   #messages = new Map();
@@ -37,12 +34,9 @@ export class MessageWindow {
    * @param {HTMLElement} parts.older the button that asks for earlier messages
    * @param {import("./scroller.js").Scroller} parts.scroller
    */
-  constructor({ app, list, older, scroller }) {
-    this.#app = app;
-    this.#list = list;
-    this.#older = older;
-    this.#scroller = scroller;
-    this.#empty = createEmptyState(app);
+  constructor(parts) {
+    this.#parts = parts;
+    this.#empty = createEmptyState(parts.app);
   }
 
   /** Has further messages come in above. */
@@ -53,7 +47,7 @@ export class MessageWindow {
 
   /** Brings the page up to the state. */
   show() {
-    const { conversation, streaming, editing } = this.#app.state.get();
+    const { conversation, streaming, editing } = this.#parts.app.state.get();
     const answerId = streaming?.messageId ?? null;
     const now = { conversation, answerId, editing, start: this.#start };
     const before = this.#scene;
@@ -63,7 +57,7 @@ export class MessageWindow {
     }
     const branch = path(conversation);
     if (conversation.id !== before.conversation?.id) this.#begin(branch.length);
-    if (answerId !== null && answerId !== before.answerId) this.#scroller.follow();
+    if (answerId !== null && answerId !== before.answerId) this.#parts.scroller.follow();
     this.#settle(branch.length);
     this.#scene = { ...now, start: this.#start };
     this.#render(conversation, branch);
@@ -76,14 +70,14 @@ export class MessageWindow {
     this.#messages.clear();
     this.#start = Math.max(0, numMessages - FIRST_SLICE);
     this.#target = Math.max(0, numMessages - WINDOW);
-    this.#scroller.follow();
+    this.#parts.scroller.follow();
   }
 
   /** Another branch may be shorter; a long stay at the end makes the window longer. */
   #settle(numMessages) {
     this.#start = Math.min(this.#start, Math.max(0, numMessages - FIRST_SLICE));
     this.#target = Math.min(this.#target, this.#start);
-    if (this.#scroller.isAtEnd && numMessages - this.#start > 2 * WINDOW) {
+    if (this.#parts.scroller.isAtEnd && numMessages - this.#start > 2 * WINDOW) {
       this.#start = this.#target = numMessages - WINDOW;
     }
   }
@@ -91,7 +85,7 @@ export class MessageWindow {
   #fillUp() {
     this.#filling = null;
     this.#start = Math.max(this.#target, this.#start - SLICE);
-    this.#scroller.keepInPlace(() => this.show());
+    this.#parts.scroller.keepInPlace(() => this.show());
   }
 
   #render(conversation, branch) {
@@ -100,14 +94,14 @@ export class MessageWindow {
     const wanted = new Set(visible.map((message) => message.id));
     for (const id of this.#messages.keys()) if (!wanted.has(id)) this.#messages.delete(id);
     const elements = visible.map((message, index) => {
-      const view = this.#messages.get(message.id)?.view ?? createMessageView(this.#app);
+      const view = this.#messages.get(message.id)?.view ?? createMessageView(this.#parts.app);
       const shown = { message, siblings: children.get(message.parentId), isLast: index === visible.length - 1 };
       this.#messages.set(message.id, { view, shown });
       view.show(shown);
       return view.element;
     });
-    this.#older.hidden = this.#start === 0 || this.#start > this.#target;
-    place(this.#list, branch.length === 0 ? [this.#empty] : elements);
+    this.#parts.older.hidden = this.#start === 0 || this.#start > this.#target;
+    place(this.#parts.list, branch.length === 0 ? [this.#empty] : elements);
   }
 
   /** What grows while an answer is written is one message; the others are not looked at. */

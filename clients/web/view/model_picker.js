@@ -2,7 +2,7 @@
  * Which model answers: a button in the header, and the list of models that it opens.
  *
  * Knows nothing about how models are loaded. Invariant: the button tells the model and what it is doing, also
- * while the list is closed.
+ * while the list is closed; of a daemon that is gone it tells that.
  */
 import { fill, h, setProp } from "../dom.js";
 import { icon } from "../icons.js";
@@ -41,7 +41,7 @@ export function createModelPicker(app) {
     showButton(app, button);
     if (panel.matches(":popover-open")) list.show();
   };
-  state.subscribe(["models", "modelId"], show);
+  state.subscribe(["models", "modelId", "connection"], show);
   show();
   return h("div", { class: "model-picker" }, button, panel);
 }
@@ -54,16 +54,17 @@ function place(panel, anchor) {
 }
 
 function showButton({ state, t }, button) {
-  const { models, modelId, locale } = state.get();
+  const { models, modelId, connection, locale } = state.get();
+  const isGone = connection === "gone";
   const model = models.find((candidate) => candidate.id === modelId);
   // The list may not be here yet, or not be told.
   const name = modelId ?? t("model.choose");
-  const status = model ? statusText(model, t, locale) : "";
-  const isBusy = ["loading", "downloading"].includes(model?.status.value);
-  button.classList.toggle("is-failed", Boolean(model?.status.failed));
+  const status = isGone ? t("connection.gone") : model ? statusText(model, t, locale) : "";
+  const isBusy = !isGone && ["loading", "downloading"].includes(model?.status.value);
+  button.classList.toggle("is-failed", isGone || Boolean(model?.status.failed));
   fill(
     button,
-    h("span", { class: ["model-dot", `is-${model?.status.value ?? "none"}`] }),
+    h("span", { class: ["model-dot", `is-${isGone ? "gone" : (model?.status.value ?? "none")}`] }),
     h("span", { class: "model-button-name" }, name),
     isBusy && h("span", { class: "model-button-status" }, percentText(progressShare(model), locale) || t("model.busy")),
     icon("chevron"),

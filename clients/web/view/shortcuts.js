@@ -37,6 +37,7 @@ const IN_FIELDS = Object.freeze([
   { name: "stop", keys: ["Esc"] },
   { name: "editLast", keys: ["↑"] },
   { name: "rename", keys: ["F2"] },
+  { name: "delete", keys: ["Delete"] },
 ]);
 
 /**

@@ -142,13 +142,14 @@ function footer({ state, t }) {
   return h(
     "div",
     { class: "sidebar-foot" },
-    textButton("gear", t("sidebar.settings"), () => state.set({ panel: "settings" })),
-    textButton("help", t("sidebar.shortcuts"), () => state.set({ panel: "shortcuts" })),
+    panelButton(state, "settings", "gear", t("sidebar.settings")),
+    panelButton(state, "shortcuts", "help", t("sidebar.shortcuts")),
   );
 }
 
-function textButton(name, label, onclick) {
-  return h("button", { class: "sidebar-foot-button", type: "button", onclick }, icon(name), label);
+function panelButton(state, panel, name, label) {
+  const onclick = () => state.set({ panel });
+  return h("button", { class: `sidebar-foot-button sidebar-foot-${panel}`, type: "button", onclick }, icon(name), label);
 }
 
 function iconButton(name, label, onclick) {

@@ -65,7 +65,7 @@ def test_a_load_that_fails_later_says_what_to_do(stub, open_page):
     expect(page.get_by_role("alert").filter(has_text=words)).to_be_visible()
     expect(option(page, "huge")).to_contain_text("(It needs 40 GiB.)")
     page.get_by_role("button", name="들어갈지 확인").click()
-    expect(page.get_by_text("들어가요. nf4로 6 GiB가 필요하고, 10 GiB를 쓸 수 있어요.")).to_be_visible()
+    expect(page.get_by_text("들어가요. nf4 형식으로 6 GiB가 필요하고, 10 GiB까지 쓸 수 있어요.")).to_be_visible()
 
 
 @pytest.mark.slow
@@ -153,11 +153,15 @@ def test_a_daemon_that_is_away_is_told_and_so_is_its_return(ready, stub):
     ready.locator("#model-button .is-loaded").wait_for()
     stub.stop()
     expect(ready.get_by_text("서버에 연결할 수 없어요. 다시 켜지면 저절로 이어져요.")).to_be_visible()
+    expect(ready.locator("#model-button .is-gone")).to_be_visible()
+    expect(ready).to_have_title("연결 끊김 · Ondol")
     stub.phase = "loading"
     stub.start()
     expect(ready.get_by_text("서버가 첫 모델을 올리고 있어요.")).to_be_visible()
     stub.phase = "ready"
     expect(ready.get_by_text("서버에 다시 연결됐어요.")).to_be_visible()
+    expect(ready.locator("#model-button .is-loaded")).to_be_visible()
+    expect(ready).to_have_title("Ondol")
 
 
 @pytest.mark.slow
