@@ -36,7 +36,7 @@ def main(model_folder: Path | None, dtype: str, threads: int | None, batch: int,
         report["batch"] = {
             "streams": batch,
             "context": context,
-            **asdict(ceiling_of(load, meter.cost, meter.rates, BYTES_PER_ELEMENT[dtype])),
+            **asdict(ceiling_of(load, meter.cost, meter.rates, dtype)),
         }
     click.echo(json.dumps(report))
 

@@ -52,6 +52,7 @@ class LoadBody(ModelOrder):
     kv_cache_memory: Annotated[ByteSize, Field(gt=0)] | None = None
     kv_cache_dtype: Literal["auto", "fp8"] | None = None
     cpu_offload_gb: Gibibytes | None = None
+    deterministic: bool | None = None
     keep_alive: Duration | None = None
     pin: bool = False
     download: bool = True
@@ -66,6 +67,7 @@ class LoadBody(ModelOrder):
             kv_cache_bytes=None if self.kv_cache_memory is None else int(self.kv_cache_memory),
             kv_cache_dtype=self.kv_cache_dtype,
             offload_bytes=None if self.cpu_offload_gb is None else int(self.cpu_offload_gb * GIB),
+            deterministic=self.deterministic,
             keep_alive_s=self.keep_alive,
             is_pinned=self.pin,
             allow_download=self.download,

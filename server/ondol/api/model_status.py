@@ -80,6 +80,9 @@ class ModelEntry(Struct, frozen=True):
     quantization: str | None
     device: str | None
     max_model_len: int | None
+    dtype: str | None
+    kv_cache_dtype: str | None
+    deterministic: bool | None
     architecture: Architecture = Architecture()
     owned_by: str = "ondol"
     object: Literal["model"] = "model"
@@ -99,6 +102,9 @@ def model_entry(status: ModelStatus) -> ModelEntry:
         quantization=status.quantization,
         device=status.device,
         max_model_len=status.max_model_len,
+        dtype=status.dtype,
+        kv_cache_dtype=status.kv_cache_dtype,
+        deterministic=status.deterministic,
     )
 
 

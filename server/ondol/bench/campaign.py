@@ -65,7 +65,12 @@ class Campaign:
         """Measure everything; may be cancelled at any time."""
         for runs in self._runs:
             for repeat in range(self._num_repeats):
-                self._on_run(f"{runs.workload.name}, run {repeat + 1} of {self._num_repeats}: {runs.sizes}")
+                sizes = runs.sizes
+                self._on_run(
+                    f"{runs.workload.name}, run {repeat + 1} of {self._num_repeats}: {sizes.num_requests} "
+                    f"requests, {sizes.concurrency} at a time, {sizes.input_tokens} tokens in and "
+                    f"{sizes.output_tokens} out"
+                )
                 run = PlanRun(target, self._clock)
                 runs.traces.append(run.traces)
                 await run.run(runs.workload.plan(runs.sizes, self._seed, repeat))

@@ -21,17 +21,20 @@ MEASURE_TIMEOUT_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class CeilingMeter:
-    """Ceilings of one model on one machine."""
+    """Ceilings of one model on one machine; `kv_cache_dtype` is "auto", the model's, or "fp8"."""
 
     cost: ModelCost
     dtype: str
     hardware: Mapping[str, Any]
+    kv_cache_dtype: str = "auto"
 
     @classmethod
-    def measure(cls, model_folder: Path, dtype: str, num_threads: int | None) -> "CeilingMeter":
+    def measure(
+        cls, model_folder: Path, dtype: str, num_threads: int | None, kv_cache_dtype: str = "auto"
+    ) -> "CeilingMeter":
         """Read config.json and measure the machine, which takes a few seconds of all its cores."""
         cost = ModelCost.of_config(read_config(model_folder))
-        return cls(cost, dtype, measure_hardware(dtype, num_threads))
+        return cls(cost, dtype, measure_hardware(dtype, num_threads), kv_cache_dtype)
 
     @property
     def rates(self) -> MachineRates:
@@ -47,7 +50,8 @@ class CeilingMeter:
             "dtype": self.dtype,
             "weights_bytes": self.cost.num_weight_elements * element_bytes,
             "weights_bytes_per_step": round(step_bytes),
-            "kv_bytes_per_token": self.cost.kv_elements_per_token * element_bytes,
+            "kv_cache_dtype": self.kv_cache_dtype,
+            "kv_bytes_per_token": self.cost.kv_bytes_per_token(self.dtype, self.kv_cache_dtype),
             "flops_per_token": self.cost.output_flops(0),
             "hardware": dict(self.hardware),
             "one_stream_tokens_per_s": round(self.rates.memory_gb_per_s * 1e9 / step_bytes, 3),
@@ -65,7 +69,7 @@ class CeilingMeter:
             mean_cached_tokens=figures["num_cached_tokens"] / num_requests,
             mean_output_tokens=figures["num_output_tokens"] / num_requests,
         )
-        ceiling = ceiling_of(load, self.cost, self.rates, BYTES_PER_ELEMENT[self.dtype])
+        ceiling = ceiling_of(load, self.cost, self.rates, self.dtype, self.kv_cache_dtype)
         reached = figures["output_tokens_per_s"] / ceiling.output_tokens_per_s
         return {**asdict(ceiling), "reached": round(reached, 4)}
 

@@ -12,13 +12,46 @@ CACHED_SHARE_WORTH_SAYING = 0.3
 BUSY_SHARE = 0.5
 
 
-def table(entries: Sequence[Mapping[str, Any]]) -> str:
-    """One line for each workload, medians over the repeats; `of ceiling` where one was measured."""
-    header = (
-        f"{'workload':<14}{'ok':>5}{'failed':>8}{'req/s':>9}{'out tok/s':>11}{'spread':>17}{'all tok/s':>11}"
-        f"{'TTFT ms p50/p95/p99':>27}{'inter-token ms p50/p95/p99':>29}{'of ceiling':>12}"
+COLUMNS = (
+    *("workload", "ok", "failed", "req/s", "out tok/s", "spread", "all tok/s"),
+    *("TTFT ms p50/p95/p99", "inter-token ms p50/p95/p99", "of ceiling"),
+)
+
+
+def cells(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """A workload's row under `COLUMNS`: medians over the repeats; `of ceiling` where one was measured."""
+    summary, repeats = entry["summary"], entry["repeats"]
+    output = summary.get("output_tokens_per_s", {})
+    reached = [figures["ceiling"]["reached"] for figures in repeats if figures["ceiling"]]
+    return (
+        entry["workload"],
+        str(sum(figures["num_succeeded"] for figures in repeats)),
+        str(sum(figures["num_failed"] for figures in repeats)),
+        _median(summary, "request_per_s", 2),
+        _median(summary, "output_tokens_per_s", 1),
+        f"{output['min']:.1f}..{output['max']:.1f}" if output else "-",
+        _median(summary, "total_tokens_per_s", 1),
+        _percentiles(summary, "ttft_ms"),
+        _percentiles(summary, "inter_token_ms"),
+        f"{median(reached):.0%}" if reached else "-",
     )
-    return "\n".join([header, *(_row(entry) for entry in entries)])
+
+
+def details(entry: Mapping[str, Any]) -> list[str]:
+    """What a workload measures beside its row: what a prompt costs its neighbours, each role by itself."""
+    name, summary, repeats = entry["workload"], entry["summary"], entry["repeats"]
+    lines: list[str] = []
+    if "decoder_gap_during_prefill_ms.p50" in summary:
+        gaps = _percentiles(summary, "decoder_gap_during_prefill_ms")
+        lines.append(f"{name}: decoders' inter-token ms while a prompt is computed: {gaps}")
+    roles = list(dict.fromkeys(role for figures in repeats for role in figures["by_role"]))
+    if len(roles) < 2:
+        return lines
+    return lines + [
+        f"{name}, {role}: TTFT p50 {_role_median(repeats, role, 'ttft_ms')} ms, "
+        f"inter-token p50 {_role_median(repeats, role, 'inter_token_ms')} ms"
+        for role in roles
+    ]
 
 
 def warnings(machine: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -42,45 +75,12 @@ def warnings(machine: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -
         num_input = sum(figures["num_input_tokens"] for figures in repeats)
         num_cached = sum(figures["num_cached_tokens"] for figures in repeats)
         if num_cached > CACHED_SHARE_WORTH_SAYING * num_input:
+            cached = f"{name}: {num_cached} of {num_input} input tokens came from the server's prefix cache"
+            is_asked_for = name == "shared-prefix"
             found.append(
-                f"{name}: {num_cached} of {num_input} input tokens came from the server's prefix cache"
-                + ("" if name == "shared-prefix" else "; choose a --seed that this server has not seen")
+                cached if is_asked_for else f"{cached}; choose a --seed that this server has not seen"
             )
     return found
-
-
-def _row(entry: Mapping[str, Any]) -> str:
-    summary, repeats = entry["summary"], entry["repeats"]
-    output = summary.get("output_tokens_per_s", {})
-    spread = f"{output['min']:.1f}..{output['max']:.1f}" if output else "-"
-    reached = [figures["ceiling"]["reached"] for figures in repeats if figures["ceiling"]]
-    line = (
-        f"{entry['workload']:<14}"
-        f"{sum(figures['num_succeeded'] for figures in repeats):>5}"
-        f"{sum(figures['num_failed'] for figures in repeats):>8}"
-        f"{_median(summary, 'request_per_s', 2):>9}"
-        f"{_median(summary, 'output_tokens_per_s', 1):>11}"
-        f"{spread:>17}"
-        f"{_median(summary, 'total_tokens_per_s', 1):>11}"
-        f"{_percentiles(summary, 'ttft_ms'):>27}"
-        f"{_percentiles(summary, 'inter_token_ms'):>29}"
-        f"{f'{median(reached):.0%}' if reached else '-':>12}"
-    )
-    if "decoder_gap_during_prefill_ms.p50" in summary:
-        gaps = _percentiles(summary, "decoder_gap_during_prefill_ms")
-        line += f"\n  decoders' inter-token ms while a prompt is computed: {gaps}"
-    return line + "".join(_role_rows(repeats))
-
-
-def _role_rows(repeats: Sequence[Mapping[str, Any]]) -> list[str]:
-    roles = list(dict.fromkeys(role for figures in repeats for role in figures["by_role"]))
-    if len(roles) < 2:
-        return []
-    return [
-        f"\n  {role}: TTFT p50 {_role_median(repeats, role, 'ttft_ms')} ms, "
-        f"inter-token p50 {_role_median(repeats, role, 'inter_token_ms')} ms"
-        for role in roles
-    ]
 
 
 def _role_median(repeats: Sequence[Mapping[str, Any]], role: str, name: str) -> str:

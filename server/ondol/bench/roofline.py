@@ -13,6 +13,9 @@ from typing import Any
 from ondol.errors import ModelRefused
 
 BYTES_PER_ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
+# An 8-bit KV cache holds a code for each element, and beside them a scale for each head's key and value.
+FP8_CODE_BYTES = 1
+FP8_SCALE_BYTES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,7 @@ class ModelCost:
         num_layers: decoder layers.
         attention_width: query heads times head size.
         kv_elements_per_token: key and value elements of one token over all layers.
+        kv_heads_per_token: keys and values of single heads of one token over all layers.
         dense_elements: weights that every token passes in the layers (no embeddings, no head).
         expert_elements: weights of one expert, over all layers that have experts; 0 without experts.
         num_experts, num_experts_per_token: 0 without experts.
@@ -34,6 +38,7 @@ class ModelCost:
     num_layers: int
     attention_width: int
     kv_elements_per_token: int
+    kv_heads_per_token: int
     dense_elements: int
     expert_elements: int
     num_experts: int
@@ -72,6 +77,12 @@ class ModelCost:
             share_missed = (1 - self.num_experts_per_token / self.num_experts) ** batch
             num_read = self.num_experts * (1 - share_missed)
         return self.dense_elements + self.head_elements + self.expert_elements * num_read
+
+    def kv_bytes_per_token(self, dtype: str, kv_cache_dtype: str = "auto") -> int:
+        """Bytes of one token's keys and values: "fp8", or "auto" for the model's dtype."""
+        if kv_cache_dtype == "fp8":
+            return self.kv_elements_per_token * FP8_CODE_BYTES + self.kv_heads_per_token * FP8_SCALE_BYTES
+        return self.kv_elements_per_token * BYTES_PER_ELEMENT[dtype]
 
     def input_flops(self, num_tokens: int) -> float:
         """Operations to compute a prompt of this length, without the head."""
@@ -122,8 +133,12 @@ class Ceiling:
     bound: str
 
 
-def ceiling_of(load: Load, cost: ModelCost, rates: MachineRates, element_bytes: int) -> Ceiling:
+def ceiling_of(
+    load: Load, cost: ModelCost, rates: MachineRates, dtype: str, kv_cache_dtype: str = "auto"
+) -> Ceiling:
     """Roofline of a load, supposing that prefill and decode overlap perfectly.
+
+    Weights are in `dtype`, a key of `BYTES_PER_ELEMENT`; for the KV cache see `ModelCost.kv_bytes_per_token`.
 
     Steps: the first output token comes from prefill, each further one from a decode step that
     serves `concurrency` streams.
@@ -131,8 +146,9 @@ def ceiling_of(load: Load, cost: ModelCost, rates: MachineRates, element_bytes: 
     num_output = load.num_requests * load.mean_output_tokens
     num_steps = load.num_requests * max(0.0, load.mean_output_tokens - 1) / load.concurrency
     context = load.mean_input_tokens + load.mean_output_tokens / 2
-    kv_elements = load.concurrency * cost.seen_tokens(context) * cost.kv_elements_per_token
-    step_bytes = (cost.step_elements(load.concurrency) + kv_elements) * element_bytes
+    kv_tokens = load.concurrency * cost.seen_tokens(context)
+    kv_bytes = kv_tokens * cost.kv_bytes_per_token(dtype, kv_cache_dtype)
+    step_bytes = cost.step_elements(load.concurrency) * BYTES_PER_ELEMENT[dtype] + kv_bytes
     new_tokens = load.mean_input_tokens - load.mean_cached_tokens
     flops = load.num_requests * cost.input_flops(round(new_tokens)) + num_output * cost.output_flops(context)
     memory_s = num_steps * step_bytes / (rates.memory_gb_per_s * 1e9)
@@ -164,6 +180,7 @@ def _cost_of(config: Mapping[str, Any]) -> ModelCost:
         num_layers=layers,
         attention_width=heads * head_size,
         kv_elements_per_token=2 * layers * kv_heads * head_size,
+        kv_heads_per_token=2 * layers * kv_heads,
         dense_elements=layers * attention + feed_forward,
         expert_elements=num_sparse * 3 * hidden * config["moe_intermediate_size"] if num_sparse else 0,
         num_experts=num_experts if num_sparse else 0,

@@ -18,8 +18,10 @@ from ondol.bench.campaign import Campaign, SizeChoice
 from ondol.bench.ceiling import CeilingMeter
 from ondol.bench.plan import WORKLOADS, Workload
 from ondol.bench.provenance import load_average, model_record, provenance
-from ondol.bench.report import table, warnings
+from ondol.bench.report import COLUMNS, cells, details, warnings
 from ondol.bench.serving_target import ServingOptions, ServingTarget
+from ondol.cli.language import tr, translator
+from ondol.cli.tables import table
 from ondol.errors import ConfigError
 
 EXIT_SOME_FAILED = 1
@@ -36,6 +38,7 @@ class CampaignOptions:
     num_repeats: int
     model_folder: Path | None
     dtype: str
+    kv_cache_dtype: str
     threads: int | None
     output: Path | None
 
@@ -54,6 +57,13 @@ def campaign_options(command: Callable[..., None]) -> Callable[..., None]:
             default="float32",
             show_default=True,
             help="What the weights are served in; for the ceiling.",
+        ),
+        click.option(
+            "--kv-cache-dtype",
+            type=click.Choice(["auto", "fp8"]),
+            default="auto",
+            show_default=True,
+            help="What keys and values are kept in; for the ceiling.",
         ),
         click.option(
             "--model-folder",
@@ -84,6 +94,7 @@ def parse_campaign(flags: dict[str, Any]) -> CampaignOptions:
         num_repeats=flags["repeat"],
         model_folder=flags["model_folder"],
         dtype=flags["dtype"],
+        kv_cache_dtype=flags["kv_cache_dtype"],
         threads=flags["threads"],
         output=flags["output"],
     )
@@ -102,8 +113,10 @@ def measure(
     origin = provenance(("httpx", *packages))
     meter = None
     if options.model_folder is not None:
-        _say("measuring memory bandwidth and a matrix product")
-        meter = CeilingMeter.measure(options.model_folder, options.dtype, options.threads)
+        _say(tr("measuring memory bandwidth and a matrix product"))
+        meter = CeilingMeter.measure(
+            options.model_folder, options.dtype, options.threads, options.kv_cache_dtype
+        )
         target["model_record"] = model_record(options.model_folder)
     campaign = Campaign(
         options.workloads,
@@ -111,7 +124,7 @@ def measure(
         seed=options.seed,
         num_repeats=options.num_repeats,
         clock=time.perf_counter,
-        on_run=_say,
+        on_run=_say_composed,
     )
     is_interrupted = False
     try:
@@ -187,9 +200,13 @@ def bench_command(**flags: Any) -> None:  # noqa: ANN401 - click hands over what
 
 def _publish(report: dict[str, Any], output: Path | None) -> int:
     entries = report["workloads"]
-    click.echo(table(entries), err=True)
+    rows = [cells(entry) for entry in entries]
+    _say(table([tr(column) for column in COLUMNS], rows, right=range(1, len(COLUMNS))))
+    for entry in entries:
+        for line in details(entry):
+            _say_composed(line)
     for warning in warnings(report["machine"], entries):
-        _say(f"note: {warning}")
+        _say(tr("note: {note}", note=translator().composed(warning)))
     if output is not None:
         output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     click.echo(json.dumps(report, ensure_ascii=False))
@@ -211,3 +228,8 @@ def _parse_extra_body(text: str) -> dict[str, Any]:
 
 def _say(line: str) -> None:
     click.echo(line, err=True)
+
+
+def _say_composed(sentence: str) -> None:
+    """A sentence of the bench room, which knows no languages."""
+    _say(translator().composed(sentence))

@@ -15,7 +15,7 @@ import click
 import httpx
 
 from ondol.bench.sse import EventParser
-from ondol.cli.flags import settings_options
+from ondol.cli.flags import CommandFunction, settings_options
 from ondol.config import Settings
 from ondol.errors import (
     AccessDenied,
@@ -222,12 +222,13 @@ def daemon_url(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if address.version == 6 else host}:{port}"
 
 
-def daemon_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator: `--url`, and the flags that `DaemonClient.of` reads its settings from.
+def daemon_options(*keys: str) -> Callable[[CommandFunction], CommandFunction]:
+    """Decorator: `--url`, the flags that `DaemonClient.of` reads its settings from, and those of `keys`.
 
     The command gets `url` and the settings' flags: `DaemonClient.of(load_settings(flags), url)`.
     """
-    with_settings = settings_options("api_key", "api_key_file")(function)
-    return click.option(
+    url = click.option(
         "--url", metavar="URL", help="Address of the daemon [default: http://HOST:PORT of the settings]."
-    )(with_settings)
+    )
+    with_settings = settings_options(*keys, "api_key", "api_key_file")
+    return lambda function: url(with_settings(function))

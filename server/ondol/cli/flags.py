@@ -41,7 +41,19 @@ def setting_option(key: str) -> Callable[[CommandFunction], CommandFunction]:
     default = setting_text(key, field.get_default(call_default_factory=True))
     text = f"{field.description} [default: {default}]" if default != "-" else str(field.description)
     if annotation is bool:
-        return click.option(f"{flag}/--no-{flag.removeprefix('--')}", key, default=None, help=text)
+        return click.option(f"{flag}/{_negated(flag)}", key, default=None, help=text)
     choices = get_args(annotation) if get_origin(annotation) is Literal else ()
     metavar = f"[{'|'.join(choices)}]" if choices else "VALUE"
     return click.option(flag, key, metavar=metavar, multiple=get_origin(annotation) is tuple, help=text)
+
+
+def flag_text(key: str, value: object) -> str:
+    """One setting's flag as it stands on a command line: --port=9000, --deterministic, --no-deterministic."""
+    flag = flag_name(key)
+    if isinstance(value, bool):
+        return flag if value else _negated(flag)
+    return f"{flag}={value}"
+
+
+def _negated(flag: str) -> str:
+    return f"--no-{flag.removeprefix('--')}"

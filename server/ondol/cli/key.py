@@ -34,6 +34,7 @@ def key_command() -> None:
 @click.option("--requests-per-minute", type=Limit, help="Requests that the key allows in a minute.")
 @click.option("--tokens-per-minute", type=Limit, help="Tokens, of prompts and answers, in a minute.")
 @click.option("--max-concurrency", type=Limit, help="Requests that may be open at the same time.")
+@click.option("--min-priority", type=int, help="Lowest, that is most urgent, `priority` of its requests.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @settings_options("home")
 def create_command(
@@ -41,6 +42,7 @@ def create_command(
     requests_per_minute: int | None,
     tokens_per_minute: int | None,
     max_concurrency: int | None,
+    min_priority: int | None,
     as_json: bool,
     **flags: object,
 ) -> None:
@@ -50,7 +52,7 @@ def create_command(
     Example:
       ondol key create laptop --max-concurrency 4
     """
-    limits = KeyLimits(requests_per_minute, tokens_per_minute, max_concurrency)
+    limits = KeyLimits(requests_per_minute, tokens_per_minute, max_concurrency, min_priority)
     key = KeyStore(load_settings(flags).home).create(name, limits)
     if as_json:
         print(json.dumps({"name": name, "key": key, "limits": msgspec.to_builtins(limits)}))
@@ -80,9 +82,10 @@ def list_command(as_json: bool, **flags: object) -> None:
         tr("REQUESTS/MIN"),
         tr("TOKENS/MIN"),
         tr("CONCURRENT"),
+        tr("MIN PRIORITY"),
         tr("STATUS"),
     ]
-    print(table(headers, [_row(key) for key in keys], right=(2, 3, 4)))
+    print(table(headers, [_row(key) for key in keys], right=(2, 3, 4, 5)))
 
 
 @key_command.command("revoke")
@@ -107,7 +110,12 @@ def revoke_command(name: str, **flags: object) -> None:
 
 def _row(key: ApiKey) -> list[str]:
     limits = key.limits
-    numbers = (limits.requests_per_minute, limits.tokens_per_minute, limits.max_concurrency)
+    numbers = (
+        limits.requests_per_minute,
+        limits.tokens_per_minute,
+        limits.max_concurrency,
+        limits.min_priority,
+    )
     return [
         key.name,
         _day(key.created),

@@ -33,13 +33,18 @@ KV_DTYPES = get_args(Settings.model_fields["kv_cache_dtype"].annotation)
 @click.option(
     "--cpu-offload-gb", type=click.FloatRange(min=0), help="Host memory in GiB for layers that do not fit."
 )
+@click.option(
+    "--deterministic/--no-deterministic",
+    default=None,
+    help="No bit of an answer depends on what is computed beside it.",
+)
 @click.option("--keep-alive", metavar="TIME", help="How long it stays unused: 5m, 1h30m, 0, or -1 for ever.")
 @click.option("--pin", is_flag=True, help="Never unload it for being idle, nor for the sake of a request.")
 @click.option(
     "--download/--no-download", default=True, show_default=True, help="Fetch it if the daemon lacks it."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the loaded model as a JSON object.")
-@daemon_options
+@daemon_options()
 def load_command(model: str, as_json: bool, url: str | None, **options: object) -> None:
     """Load MODEL (a name that `ondol list` shows, or a Hub id) into the running daemon.
 

@@ -21,11 +21,12 @@ NOTHING = "-"
 
 @click.command("ps")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
-@daemon_options
+@daemon_options()
 def ps_command(as_json: bool, url: str | None, **flags: object) -> None:
     """List the models that the daemon has loaded or is loading, and those that failed to load.
 
-    UNTIL tells when a model that nobody uses will be unloaded.
+    UNTIL tells when a model that nobody uses will be unloaded; NOTES, what else is not as usual: the KV
+    cache's dtype, deterministic mode, weights in host memory.
 
     \b
     Example:
@@ -37,7 +38,7 @@ def ps_command(as_json: bool, url: str | None, **flags: object) -> None:
         print(json.dumps(entries, indent=2, ensure_ascii=False))
         return
     now_s = time.time()
-    headers = ("NAME", "STATUS", "MEMORY", "QUANTIZATION", "CONTEXT", "STREAMS", "UNTIL")
+    headers = ("NAME", "STATUS", "MEMORY", "QUANTIZATION", "CONTEXT", "STREAMS", "UNTIL", "NOTES")
     rows = [row(entry, now_s) for entry in entries]
     print(table([tr(header) for header in headers], rows, right=RIGHT_ALIGNED))
     for entry in entries:
@@ -61,7 +62,21 @@ def row(entry: JsonObject, now_s: float) -> tuple[str, ...]:
         str(context) if context else NOTHING,
         str(entry["num_streams"]),
         until_text(entry, now_s),
+        ", ".join(notes(entry)) or NOTHING,
     )
+
+
+def notes(entry: JsonObject) -> list[str]:
+    """In what a loaded model differs from one that is loaded plainly; `quantization` stands by itself."""
+    found: list[str] = []
+    kv_cache_dtype = entry.get("kv_cache_dtype")
+    if kv_cache_dtype != entry.get("dtype"):
+        found.append(tr("KV cache {dtype}", dtype=kv_cache_dtype))
+    if entry.get("deterministic"):
+        found.append(tr("deterministic"))
+    if host_bytes := (entry["memory"] or {}).get("host_weights_bytes"):
+        found.append(tr("{size} of weights in host memory", size=memory_size(host_bytes)))
+    return found
 
 
 def status_text(status: JsonObject) -> str:

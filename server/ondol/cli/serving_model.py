@@ -4,35 +4,32 @@ Knows nothing about what the model is asked. Invariant: a running daemon is only
 that it offers; nothing is unloaded there for the sake of a command.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import click
 
 from ondol.cli.asked_model import AskedModel, Sampling
-from ondol.cli.daemon_client import DaemonClient
-from ondol.cli.flags import settings_options
+from ondol.cli.daemon_client import DaemonClient, daemon_options
+from ondol.cli.flags import CommandFunction, flag_text
 from ondol.cli.language import tr
 from ondol.cli.temporary_daemon import TemporaryDaemon
-from ondol.config import Settings, flag_name, load_settings
+from ondol.config import Settings, load_settings
 from ondol.errors import DaemonUnreachable, ModelNotFound
 from ondol.model_manager.resolve import find
 
 # Each of them asks for a model loaded in a certain way, so it gets a daemon of its own.
 LOAD_KEYS = (
     *("device", "dtype", "quantization", "max_model_len", "kv_cache_memory", "kv_cache_dtype", "threads"),
-    *("cpu_offload_gb", "chat_template"),
+    *("cpu_offload_gb", "deterministic", "chat_template"),
 )
 PASSED_KEYS = ("config", "home", "api_key", "api_key_file")
 
 
-def serving_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def serving_options(function: CommandFunction) -> CommandFunction:
     """Decorator: the flags that `serving_model` takes."""
-    with_settings = settings_options("home", "api_key", "api_key_file", *LOAD_KEYS)(function)
-    return click.option(
-        "--url", metavar="URL", help="Address of the daemon [default: http://HOST:PORT of the settings]."
-    )(with_settings)
+    return daemon_options("home", *LOAD_KEYS)(function)
 
 
 @contextmanager
@@ -102,7 +99,7 @@ def _temporary(model: str, flags: Mapping[str, Any], stack: ExitStack) -> Tempor
         )
     )
     passed = [
-        f"{flag_name(key)}={value}"
+        flag_text(key, value)
         for key in (*PASSED_KEYS, *LOAD_KEYS)
         for value in (flags[key] if isinstance(flags[key], tuple) else (flags[key],))
         if value is not None

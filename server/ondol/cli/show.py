@@ -1,6 +1,7 @@
-"""`ondol show MODEL`: one model, where it comes from and what its files say.
+"""`ondol show MODEL`: one model, where it comes from, what its files say, and how it is loaded.
 
-Knows nothing about where models are kept. Invariant: stdout is the description and nothing else.
+Knows nothing about where models are kept. Invariants: stdout is the description and nothing else; a daemon
+that does not tell takes nothing from it.
 """
 
 import json
@@ -9,10 +10,13 @@ from dataclasses import asdict
 
 import click
 
-from ondol.cli.flags import settings_options
-from ondol.cli.language import tr
+from ondol.cli.daemon_client import DaemonClient, JsonObject, daemon_options
+from ondol.cli.language import tr, translator
+from ondol.cli.ps import NOTHING, notes
+from ondol.cli.sizes import memory_size
 from ondol.cli.tables import table
-from ondol.config import load_settings
+from ondol.config import Settings, load_settings
+from ondol.errors import OndolError
 from ondol.model_manager.description import ModelDescription, describe
 from ondol.model_manager.published_config import PublishedConfig
 from ondol.model_manager.store import gigabytes
@@ -21,26 +25,52 @@ from ondol.model_manager.store import gigabytes
 @click.command("show")
 @click.argument("model")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@settings_options("home")
-def show_command(model: str, as_json: bool, **flags: object) -> None:
-    """Describe MODEL: a folder, a Hub id or a name.
+@daemon_options("home")
+def show_command(model: str, as_json: bool, url: str | None, **flags: object) -> None:
+    """Describe MODEL: a folder, a Hub id or a name; and how the running daemon has loaded it.
 
-    Asks no network: of a model that is not on this machine it tells what the catalog knows.
+    Does not ask the Hub: of a model that is not on this machine it tells what the catalog knows.
 
     \b
     Example:
       ondol show starter
       ondol show llama-2-7b-chat --json
     """
-    description = describe(model, load_settings(flags).home)
+    settings = load_settings(flags)
+    description = describe(model, settings.home)
+    entry = loaded_entry(description.name, settings, url)
     if as_json:
-        print(json.dumps(as_object(description), indent=2, ensure_ascii=False))
+        print(json.dumps({**as_object(description), "loaded": entry}, indent=2, ensure_ascii=False))
         return
-    lines = [(tr(label), value) for label, value in facts(description) if value]
-    print(table(("", ""), lines).lstrip())
+    known = [*facts(description), ("loaded", "" if entry is None else loaded_text(entry))]
+    print(table(("", ""), [(tr(label), value) for label, value in known if value]).lstrip())
     if description.files:
         files = [(name, f"{size_bytes:,}") for name, size_bytes in description.files]
         print(f"\n{table((tr('FILE'), tr('BYTES')), files, right=(1,))}")
+
+
+def loaded_entry(name: str, settings: Settings, url: str | None) -> JsonObject | None:
+    """What the daemon tells of a model that it has loaded; None where no daemon runs, or not with this model.
+
+    A daemon that was not named with `--url` may refuse to answer: that is noted.
+    """
+    try:
+        with DaemonClient.of(settings, url) as daemon:
+            entries = daemon.get_json("/models")["data"] if url or daemon.is_running() else []
+    except OndolError as error:
+        if url is not None:
+            raise
+        reason = translator().composed(str(error))
+        click.echo(tr("Whether it is loaded is not known: {reason}", reason=reason), err=True)
+        return None
+    return next((entry for entry in entries if entry["id"] == name and entry["memory"]), None)
+
+
+def loaded_text(entry: JsonObject) -> str:
+    """Memory, device and form of a loaded model, and what else is not as usual."""
+    size = memory_size(entry["memory"]["total_bytes"])
+    form = entry["quantization"] or entry.get("dtype") or NOTHING
+    return ", ".join([f"{size} ({entry['device']}, {form})", *notes(entry)])
 
 
 def as_object(description: ModelDescription) -> dict[str, object]:

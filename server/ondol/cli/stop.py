@@ -13,7 +13,7 @@ from ondol.config import load_settings
 @click.command("stop")
 @click.argument("model")
 @click.option("--wait", is_flag=True, help="Wait for the answers that are being written.")
-@daemon_options
+@daemon_options()
 def stop_command(model: str, wait: bool, url: str | None, **flags: object) -> None:
     """Unload MODEL from the running daemon, or give up its load or download.
 

@@ -41,7 +41,7 @@ def engine_config(
         kv_cache_dtype=order.kv_cache_dtype or settings.kv_cache_dtype,
         block_size=settings.block_size,
         enable_prefix_caching=settings.enable_prefix_caching,
-        deterministic=settings.deterministic,
+        deterministic=settings.deterministic if order.deterministic is None else order.deterministic,
         offload_bytes=settings.offload_bytes if order.offload_bytes is None else order.offload_bytes,
         end_token_ids=end_token_ids,
         num_threads=settings.num_threads,

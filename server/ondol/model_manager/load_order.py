@@ -25,6 +25,7 @@ class LoadOrder:
         kv_cache_bytes: memory for the KV cache.
         kv_cache_dtype: "auto" or "fp8".
         offload_bytes: host memory for layers that stay there; 0 is no offload.
+        deterministic: whether no bit of an answer depends on what is computed beside it.
         chat_template: Jinja source to use instead of the model's own.
         keep_alive_s: how long it stays when nobody uses it; math.inf is for ever, 0 not at all.
         is_pinned: never unloaded for being idle, nor for the sake of a request.
@@ -39,6 +40,7 @@ class LoadOrder:
     kv_cache_bytes: int | None = None
     kv_cache_dtype: str | None = None
     offload_bytes: int | None = None
+    deterministic: bool | None = None
     chat_template: str | None = None
     keep_alive_s: float | None = None
     is_pinned: bool = False
@@ -63,6 +65,7 @@ class LoadOrder:
             self.kv_cache_bytes,
             self.kv_cache_dtype,
             self.offload_bytes,
+            self.deterministic,
             self.chat_template,
         )
 

@@ -232,6 +232,9 @@ class ModelSlot:
             quantization=kinds[0] if kinds else None,
             device=ready.device,
             max_model_len=ready.max_model_len,
+            dtype=ready.dtype,
+            kv_cache_dtype=ready.kv_cache_dtype,
+            deterministic=ready.deterministic,
         )
         if self.is_dead:
             return replace(

@@ -63,6 +63,8 @@ class ModelStatus:
             not while it is in use.
         is_pinned: never unloaded for being idle, nor for the sake of a request.
         memory, quantization, device, max_model_len: of a loaded model.
+        dtype, kv_cache_dtype: what a loaded model computes in, and what its keys and values are kept in.
+        deterministic: whether no bit of its answers depends on what is computed beside them.
     """
 
     id: str
@@ -78,6 +80,9 @@ class ModelStatus:
     quantization: str | None = None
     device: str | None = None
     max_model_len: int | None = None
+    dtype: str | None = None
+    kv_cache_dtype: str | None = None
+    deterministic: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

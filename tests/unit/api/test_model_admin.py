@@ -44,6 +44,9 @@ async def test_every_known_model_is_listed_with_its_status(door):
             quantization="int8",
             device="cpu",
             max_model_len=256,
+            dtype="float32",
+            kv_cache_dtype="fp8",
+            deterministic=True,
         )
     )
     answer = await door.client().get("/models")
@@ -68,6 +71,9 @@ async def test_every_known_model_is_listed_with_its_status(door):
         "quantization": "int8",
         "device": "cpu",
         "max_model_len": 256,
+        "dtype": "float32",
+        "kv_cache_dtype": "fp8",
+        "deterministic": True,
         "architecture": {"input_modalities": ["text"], "output_modalities": ["text"]},
     }
     assert unloaded["id"] == "small"
@@ -105,6 +111,8 @@ async def test_an_order_carries_what_the_body_says(door):
         "context": 512,
         "kv_cache_memory": "1MiB",
         "kv_cache_dtype": "fp8",
+        "cpu_offload_gb": 0.5,
+        "deterministic": False,
         "keep_alive": "5m",
         "pin": True,
         "download": False,
@@ -115,6 +123,7 @@ async def test_an_order_carries_what_the_body_says(door):
     (order,) = door.manager.orders
     assert (order.model, order.quantization, order.dtype) == ("small", "nf4", "bfloat16")
     assert (order.max_model_len, order.kv_cache_bytes, order.kv_cache_dtype) == (512, 1 << 20, "fp8")
+    assert (order.offload_bytes, order.deterministic) == (1 << 29, False)
     assert (order.keep_alive_s, order.is_pinned, order.allow_download) == (300.0, True, False)
 
 

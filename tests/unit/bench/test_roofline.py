@@ -1,10 +1,12 @@
 """The ceiling's arithmetic, checked against real models' known sizes and against hand-made loads."""
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen2MoeConfig
 
 from ondol.bench.roofline import Load, MachineRates, ModelCost, ceiling_of
 from ondol.errors import ModelRefused
+from ondol.kernels.kv_layer import FLOAT8, make_kv_layer
 
 TINY = {
     "hidden_size": 32,
@@ -76,7 +78,7 @@ def test_a_sliding_window_bounds_what_attention_costs():
 def test_one_stream_is_bound_by_reading_the_weights():
     cost = ModelCost.of_config(STARTER)
     load = Load(1, 1, mean_input_tokens=1, mean_cached_tokens=0, mean_output_tokens=101)
-    ceiling = ceiling_of(load, cost, MachineRates(memory_gb_per_s=20, gemm_gflop_per_s=200), 4)
+    ceiling = ceiling_of(load, cost, MachineRates(memory_gb_per_s=20, gemm_gflop_per_s=200), "float32")
     weights_s = 100 * 538e6 / 20e9
     assert ceiling.bound == "memory"
     assert ceiling.memory_s == pytest.approx(weights_s, rel=0.02)
@@ -86,7 +88,7 @@ def test_one_stream_is_bound_by_reading_the_weights():
 def test_many_streams_share_one_reading_until_multiplying_binds():
     cost = ModelCost.of_config(STARTER)
     rates = MachineRates(memory_gb_per_s=20, gemm_gflop_per_s=200)
-    one, many = (ceiling_of(Load(n, n, 10, 0, 50), cost, rates, 4) for n in (1, 64))
+    one, many = (ceiling_of(Load(n, n, 10, 0, 50), cost, rates, "float32") for n in (1, 64))
     assert many.output_tokens_per_s > 10 * one.output_tokens_per_s
     assert many.bound == "compute"
 
@@ -94,7 +96,7 @@ def test_many_streams_share_one_reading_until_multiplying_binds():
 def test_cached_input_costs_no_multiplications():
     cost = ModelCost.of_config(STARTER)
     rates = MachineRates(20, 200)
-    cold, warm = (ceiling_of(Load(1, 1, 1000, cached, 1), cost, rates, 4) for cached in (0, 990))
+    cold, warm = (ceiling_of(Load(1, 1, 1000, cached, 1), cost, rates, "float32") for cached in (0, 990))
     assert warm.compute_s < cold.compute_s / 20
 
 
@@ -102,3 +104,20 @@ def test_cached_input_costs_no_multiplications():
 def test_a_config_of_another_kind_is_refused(config):
     with pytest.raises(ModelRefused, match=r"config\.json"):
         ModelCost.of_config(config)
+
+
+def test_a_float8_cache_is_a_byte_for_each_element_and_a_scale_for_each_head():
+    cost = ModelCost.of_config(STARTER)  # 30 layers of 3 KV heads of 64 elements
+    heads = 2 * 30 * 3
+    assert cost.kv_bytes_per_token("float32") == heads * 64 * 4
+    assert cost.kv_bytes_per_token("bfloat16", "fp8") == heads * (64 + 2)
+    layer = make_kv_layer(1, 1, (3, 64), FLOAT8, torch.device("cpu"))
+    assert cost.kv_bytes_per_token("float32", "fp8") == 30 * sum(part.nbytes for part in layer.tensors())
+
+
+def test_a_smaller_cache_raises_the_ceiling_of_long_contexts():
+    cost, rates = ModelCost.of_config(STARTER), MachineRates(20, 1e9)
+    load = Load(64, 64, mean_input_tokens=2000, mean_cached_tokens=0, mean_output_tokens=100)
+    plain, float8 = (ceiling_of(load, cost, rates, "bfloat16", dtype) for dtype in ("auto", "fp8"))
+    kv_bytes = 99 * 64 * 2050 * 2 * 30 * 3 * 64
+    assert plain.memory_s - float8.memory_s == pytest.approx(kv_bytes * (2 - 66 / 64) / 20e9, rel=1e-4)

@@ -1,6 +1,7 @@
 """`ondol bench` as a person runs it, against a scripted server over real HTTP."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -48,7 +49,20 @@ def test_every_workload_runs(capsys):
         "mixed",
         "throughput",
     ]
-    assert "cold: TTFT" in shown
+    assert "\nmixed, cold: TTFT" in shown or "\nshared-prefix, cold: TTFT" in shown
+
+
+def test_what_is_said_is_korean_where_the_locale_is_and_the_json_is_not(capsys):
+    with StubServer(answer_exactly).running_in_thread() as server:
+        code = run(["--lang", "ko", "bench", "--url", server.url, "all", *SMALL, "--repeat", "1"])
+    captured = capsys.readouterr()
+    assert code == 0
+    assert json.loads(captured.out.splitlines()[-1])["workloads"][0]["workload"] == "single"
+    assert "single, 1회 중 1회째: 요청 4건, 동시 2건, 입력 30토큰, 출력 5토큰" in captured.err
+    words = captured.err
+    for name in ("shared-prefix", "long-prompt"):
+        words = words.replace(name, "")
+    assert not re.search("[a-z]{3,} [a-z]{3,}", words), words
 
 
 def test_failures_are_shown_with_their_reasons_and_end_with_code_1(capsys):
@@ -80,9 +94,19 @@ def test_the_ceiling_stands_beside_the_figures(capsys, tmp_path):
     (tmp_path / "ondol.json").write_text('{"sha256": "abc"}')
     with StubServer(answer_exactly).running_in_thread() as server:
         _, report, _ = bench(
-            capsys, server, "single", *SMALL, "--repeat", "1", "--model-folder", str(tmp_path)
+            capsys,
+            server,
+            "single",
+            *SMALL,
+            "--repeat",
+            "1",
+            "--model-folder",
+            str(tmp_path),
+            "--kv-cache-dtype",
+            "fp8",
         )
     assert report["ceiling"]["hardware"]["copy_gb_per_s"] > 0
+    assert report["ceiling"]["kv_bytes_per_token"] == 2 * 2 * 4 * (8 + 2)
     assert report["workloads"][0]["repeats"][0]["ceiling"]["reached"] > 0
     assert report["target"]["model_record"] == {"sha256": "abc"}
 

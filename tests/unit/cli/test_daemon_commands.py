@@ -13,6 +13,7 @@ from ondol.cli.main import run
 from ondol.cli.ps import progress_share, until_text
 from ondol.errors import DoesNotFit, HubAccessPending
 from ondol.model_manager.model_status import MemoryUse, ModelStatus, StageProgress
+from ondol.model_manager.store import ModelStore
 
 pytestmark = pytest.mark.anyio
 
@@ -58,14 +59,43 @@ async def test_ps_lists_what_is_loaded_or_on_its_way(ondol, door, capsys):
     assert await ondol("ps") == 0
     printed = capsys.readouterr()
     lines = [line.split() for line in printed.out.splitlines()]
-    assert lines[0] == ["NAME", "STATUS", "MEMORY", "QUANTIZATION", "CONTEXT", "STREAMS", "UNTIL"]
+    assert lines[0] == ["NAME", "STATUS", "MEMORY", "QUANTIZATION", "CONTEXT", "STREAMS", "UNTIL", "NOTES"]
     assert lines[1:] == [
-        ["tiny", "loaded", "-", "-", "-", "0", "for", "ever"],
-        ["온돌", "loaded", "2.0", "GiB", "nf4", "4096", "3", "in", "use"],
-        ["big", "loading", "25", "%", "-", "-", "-", "0", "-"],
-        ["gone", "failed", "-", "-", "-", "0", "-"],
+        ["tiny", "loaded", "-", "-", "-", "0", "for", "ever", "-"],
+        ["온돌", "loaded", "2.0", "GiB", "nf4", "4096", "3", "in", "use", "-"],
+        ["big", "loading", "25", "%", "-", "-", "-", "0", "-", "-"],
+        ["gone", "failed", "-", "-", "-", "0", "-", "-"],
     ]
     assert printed.err == "gone: gone needs more\n"
+
+
+UNUSUAL = ModelStatus(
+    "tiny",
+    "loaded",
+    memory=MemoryUse(2**30, 2**29, 2**29, 3 * 2**30),
+    device="cuda",
+    dtype="bfloat16",
+    kv_cache_dtype="fp8",
+    deterministic=True,
+)
+
+
+async def test_ps_notes_what_is_not_as_usual(ondol, door, capsys):
+    door.manager.publish(UNUSUAL)
+    assert await ondol("ps") == 0
+    row = capsys.readouterr().out.splitlines()[1]
+    assert row.endswith("  KV cache fp8, deterministic, 3.0 GiB of weights in host memory")
+
+
+async def test_show_tells_how_the_daemon_has_loaded_a_model(ondol, door, capsys, tmp_path):
+    with ModelStore(tmp_path).staging("tiny") as folder:
+        (folder / "config.json").write_text('{"model_type": "llama"}')
+    door.manager.publish(UNUSUAL)
+    assert await ondol("show", "tiny", "--home", str(tmp_path)) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("loaded "))
+    assert "2.0 GiB (cuda, bfloat16), KV cache fp8, deterministic, 3.0 GiB of weights in" in line
+    assert await ondol("show", "tiny", "--home", str(tmp_path), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["loaded"]["kv_cache_dtype"] == "fp8"
 
 
 async def test_ps_as_json_is_what_the_daemon_tells(ondol, capsys):
@@ -75,10 +105,11 @@ async def test_ps_as_json_is_what_the_daemon_tells(ondol, capsys):
 
 
 async def test_load_ends_when_the_model_answers(ondol, door, capsys):
-    code = await ondol("load", "small", "--keep-alive", "-1", "--quantization", "int8", "--context", "64")
-    assert code == 0
+    form = ("--quantization", "int8", "--context", "64", "--kv-cache-dtype", "fp8", "--cpu-offload-gb", "1.5")
+    assert await ondol("load", "small", "--keep-alive", "-1", *form, "--deterministic") == 0
     (order,) = door.manager.orders
     assert (order.keep_alive_s, order.quantization, order.max_model_len) == (float("inf"), "int8", 64)
+    assert (order.kv_cache_dtype, order.offload_bytes, order.deterministic) == ("fp8", 3 * 2**29, True)
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "Loaded small" in printed.err

@@ -4,7 +4,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ondol.cli.flags import settings_options
+from ondol.cli.flags import flag_text, settings_options
 from ondol.config import Settings, flag_name, load_settings
 
 
@@ -81,3 +81,11 @@ def test_an_empty_flag_is_not_taken_for_an_absent_one():
 
     result = CliRunner().invoke(command, ["--api-key", ""])
     assert "an API key must not be empty" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("deterministic", True), ("deterministic", False), ("port", 9000), ("dtype", "bfloat16")],
+)
+def test_a_setting_can_be_handed_on_as_a_flag(invoke, key, value):
+    assert getattr(invoke(flag_text(key, value)), key) == value

@@ -26,14 +26,14 @@ def test_a_new_key_is_all_that_stdout_carries(ondol, tmp_path):
 
 
 def test_the_list_shows_limits_and_no_key(ondol):
-    _, created = ondol("create", "laptop", "--requests-per-minute", "60", "--max-concurrency", "2")
+    _, created = ondol("create", "laptop", "--requests-per-minute", "60", "--min-priority", "0")
     ondol("create", "old")
     ondol("revoke", "old")
     code, output = ondol("list")
     assert code == 0
     laptop, old = output.out.splitlines()[1:]
     assert laptop.split()[0] == "laptop"
-    assert laptop.split()[2:] == ["60", "-", "2", "valid"]
+    assert laptop.split()[2:] == ["60", "-", "-", "0", "valid"]
     assert "revoked" in old
     assert created.out.strip() not in output.out
 

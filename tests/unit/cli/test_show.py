@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from support.http_servers import QuietHandler, served
 
 from ondol.cli.main import run
 from ondol.model_manager.store import ModelStore
@@ -9,6 +10,11 @@ from ondol.model_manager.store import ModelStore
 @pytest.fixture(autouse=True)
 def empty_hub_cache(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+
+
+@pytest.fixture(autouse=True)
+def no_daemon(monkeypatch):
+    monkeypatch.setenv("ONDOL_PORT", "1")
 
 
 @pytest.fixture
@@ -51,3 +57,29 @@ def test_show_as_json_is_one_object(tmp_path, registered, capsys):
 def test_an_unknown_model_ends_with_exit_code_3(tmp_path, capsys):
     assert run(["show", "nosuch", "--home", str(tmp_path)]) == 3
     assert "nosuch" in capsys.readouterr().err
+
+
+def test_a_daemon_that_does_not_tell_takes_nothing_from_the_description(
+    tmp_path, registered, capsys, monkeypatch
+):
+    class Locked(QuietHandler):
+        def do_GET(self):
+            body = b'{"status": "ready"}'
+            if self.path != "/health":
+                body = b'{"error": {"code": "invalid_api_key", "message": "No.", "type": "x", "param": null}}'
+            self.reply(200 if self.path == "/health" else 401, body, {"Content-Type": "application/json"})
+
+    with served(Locked) as url:
+        monkeypatch.setenv("ONDOL_PORT", url.rpartition(":")[2])
+        assert run(["show", "mine", "--home", str(tmp_path)]) == 0
+        printed = capsys.readouterr()
+        assert shown(printed.out)["folder"] == str(registered)
+        assert printed.err.startswith("Whether it is loaded is not known: No. Pass it with --api-key")
+        assert run(["show", "mine", "--home", str(tmp_path), "--url", url]) == 4
+
+
+def test_without_a_daemon_it_is_loaded_nowhere(tmp_path, registered, capsys):
+    assert run(["show", "mine", "--json", "--home", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["loaded"] is None
+    assert printed.err == ""

@@ -56,6 +56,12 @@ def test_the_order_decides_on_offload_and_else_the_settings_do_in_gib(order, exp
     assert engine_config(LoadOrder("m", **order), resolved, settings, ()).offload_bytes == expected
 
 
+@pytest.mark.parametrize(("order", "expected"), [({}, True), ({"deterministic": False}, False)])
+def test_the_order_decides_on_deterministic_mode_and_else_the_settings_do(order, expected):
+    resolved, settings = ResolvedModel("m", Path("/m"), {}), Settings(deterministic=True).engine()
+    assert engine_config(LoadOrder("m", **order), resolved, settings, ()).deterministic is expected
+
+
 def test_the_tokenizers_end_tokens_and_the_folder_are_passed_on():
     resolved = ResolvedModel("m", Path("/m"), {})
     built = engine_config(LoadOrder("m"), resolved, Settings().engine(), (7, 8))

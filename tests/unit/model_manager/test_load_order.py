@@ -35,3 +35,4 @@ def test_only_what_changes_the_loaded_model_makes_another_form():
     assert not order.loads_like(LoadOrder("m"))
     assert not order.loads_like(LoadOrder("m", quantization="nf4", max_model_len=3))
     assert not order.loads_like(LoadOrder("m", quantization="nf4", offload_bytes=3))
+    assert not order.loads_like(LoadOrder("m", quantization="nf4", deterministic=True))
