@@ -5,11 +5,10 @@ never given a template that it was not trained on; whatever fails is a ChatError
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from json import JSONDecodeError
-from types import TracebackType
 from typing import Any
 
 import openai
@@ -32,7 +31,7 @@ class AnswerPart:
     num_tokens: int | None = None
 
 
-class ServedModel:
+class ServedModel(AbstractContextManager["ServedModel"]):
     """`name` may be changed.
 
     Attributes:
@@ -58,20 +57,12 @@ class ServedModel:
             http_client=openai.DefaultHttpxClient(trust_env=uses_proxies, event_hooks=hooks),
         )
 
-    def __enter__(self) -> "ServedModel":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._client.close()
 
     def names(self) -> list[str]:
         """The names of all models that can be asked."""
-        with _Failures(self.base_url):
+        with _failures(self.base_url):
             return [card.id for card in self._client.models.list()]
 
     def use(self, name: str) -> None:
@@ -91,7 +82,7 @@ class ServedModel:
         Close the iterator to stop. A model without a chat template continues the last texts by themselves,
         and refuses system messages. Raises ChatError, also for an answer without an end.
         """
-        with _Failures(self.base_url):
+        with _failures(self.base_url):
             if not self.continues_text:
                 asked = {**parameters, **(CONTINUED if is_continued else {})}
                 create = partial(self._client.chat.completions.create, messages=list(messages))
@@ -122,26 +113,17 @@ class ServedModel:
             raise ChatError("The server at {url} broke off its answer.", url=self.base_url)
 
 
-class _Failures(AbstractContextManager[None]):
+@contextmanager
+def _failures(base_url: str) -> Iterator[None]:
     """Turns what the library raises into ChatErrors."""
-
-    def __init__(self, base_url: str) -> None:
-        self._base_url = base_url
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if isinstance(error, openai.APIConnectionError):
-            raise ChatError("No server answers at {url}, or it has ended.", url=self._base_url) from error
-        if isinstance(error, openai.OpenAIError):
-            raise ChatError("{message}", message=_message(error)) from error
-        if isinstance(error, JSONDecodeError):
-            raise ChatError(
-                "What answers at {url} does not speak OpenAI's API.", url=self._base_url
-            ) from error
+    try:
+        yield
+    except openai.APIConnectionError as error:
+        raise ChatError("No server answers at {url}, or it has ended.", url=base_url) from error
+    except openai.OpenAIError as error:
+        raise ChatError("{message}", message=_message(error)) from error
+    except JSONDecodeError as error:
+        raise ChatError("What answers at {url} does not speak OpenAI's API.", url=base_url) from error
 
 
 def _message(error: openai.OpenAIError) -> str:

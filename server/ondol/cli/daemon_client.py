@@ -7,8 +7,7 @@ is raised as the error that the daemon would have raised here, so that exit code
 import ipaddress
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import TracebackType
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import click
@@ -80,7 +79,7 @@ _ERRORS: dict[str | None, Callable[[str], OndolError]] = {
 }
 
 
-class DaemonClient:
+class DaemonClient(AbstractContextManager["DaemonClient"]):
     """One daemon's HTTP API; every method raises DaemonUnreachable where no daemon answers."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
@@ -102,15 +101,7 @@ class DaemonClient:
         api_keys = settings.api().api_keys
         return cls(url or daemon_url(settings.host, settings.port), api_keys[0] if api_keys else None)
 
-    def __enter__(self) -> "DaemonClient":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

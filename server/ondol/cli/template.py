@@ -71,14 +71,8 @@ def template_command(
     token_ids = tokenizer.encode_rendered(text)
     begins = tokenizer.piece(token_ids[0]) if token_ids and tokenizer.is_special(token_ids[0]) else None
     if as_json:
-        report = {
-            "model": files.name,
-            "prompt": text,
-            "num_tokens": len(token_ids),
-            "token_ids": token_ids,
-            "first_special_token": begins,
-        }
-        print(json.dumps(report, ensure_ascii=False))
+        counts = {"num_tokens": len(token_ids), "token_ids": token_ids, "first_special_token": begins}
+        print(json.dumps({"model": files.name, "prompt": text, **counts}, ensure_ascii=False))
         return
     print(text)
     click.echo(tr("{tokens} tokens", tokens=len(token_ids)), err=True)

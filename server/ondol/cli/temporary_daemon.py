@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from types import TracebackType
+from contextlib import AbstractContextManager
 
 import click
 import httpx
@@ -24,7 +24,7 @@ PROBE_TIMEOUT_S = 5.0
 END_TIMEOUT_S = 15.0
 
 
-class TemporaryDaemon:
+class TemporaryDaemon(AbstractContextManager["TemporaryDaemon"]):
     """`ondol serve MODEL` with these further flags, as a child process."""
 
     def __init__(self, model: str, flags: Sequence[str] = ()) -> None:
@@ -40,15 +40,7 @@ class TemporaryDaemon:
             process_group=0,  # Ctrl-C at the terminal is for this process, which may only stop an answer
         )
 
-    def __enter__(self) -> "TemporaryDaemon":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def wait_until_ready(self) -> None:
