@@ -128,7 +128,9 @@ class DecodeGraphs:
         try:
             replay = self._recorder.record(lambda: self._work(size))
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:300]
+            # To end a recording in which something failed fails too, and says nothing of it.
+            first = error.__context__ or error
+            reason = " ".join(str(first).split())[:300]
             self._refusal = f"decode steps run without CUDA graphs, which the device refused: {reason}"
             logger.warning("%s", self._refusal)
             return None

@@ -141,7 +141,8 @@ def measure_scratch_bytes(builder: RunnerBuilder, steps: LargestSteps, meter: Me
     scratch_bytes += _buffer_bytes(built) + _graph_bytes(built.decode_step, meter)
     del built
     meter.release()
-    return scratch_bytes
+    # Somebody else may have given more back meanwhile; what was granted is no larger for that.
+    return max(0, scratch_bytes)
 
 
 def _buffer_bytes(built: BuiltRunner) -> int:

@@ -28,7 +28,7 @@ from ondol.engine.ragged_inputs import SampledTokens, begun_blocks, build_ragged
 from ondol.engine.request import Request
 from ondol.engine.sampler import Sampler
 from ondol.engine.transfers import upload
-from ondol.kernels.backend import REFERENCE, Kernels
+from ondol.kernels.backend import REFERENCE, Kernels, kernel_failures
 from ondol.kernels.paged_attention import PagedKVCache
 from ondol.modeling.loading import Model
 
@@ -86,19 +86,24 @@ class ModelRunner:
 
     @torch.inference_mode()
     def launch(self, batch: Batch) -> LaunchedStep:
-        """Queue the model's work on a batch behind the launches before; see `core.Runner`."""
+        """Queue the model's work on a batch behind the launches before; see `core.Runner`.
+
+        Raises:
+            KernelFailure: an operator cannot be compiled for this model, or launched.
+        """
         sampled, self._sampled = self._sampled, None
         decode_step = self.decode_step
         if decode_step is not None and sampled is None:
             decode_step.reset()
         if self._kernels.reads_stale_values:
             self._clear(begun_blocks(batch, self._cache.block_size))
-        if decode_step is not None and decode_step.can_run(batch):
-            placed = decode_step.place(batch.sampling(), sampled)
-            requests = [item.request for item in placed]
-            forwarded = Forwarded(requests, *decode_step.run(placed), decode_step)
-        else:
-            forwarded = self._run_ragged(batch, sampled)
+        with kernel_failures(self._kernels):
+            if decode_step is not None and decode_step.can_run(batch):
+                placed = decode_step.place(batch.sampling(), sampled)
+                requests = [item.request for item in placed]
+                forwarded = Forwarded(requests, *decode_step.run(placed), decode_step)
+            else:
+                forwarded = self._run_ragged(batch, sampled)
         return LaunchedStep(partial(self._sample, batch, forwarded))
 
     def run(self, batch: Batch) -> StepResult:
@@ -128,7 +133,8 @@ class ModelRunner:
         masks = self._masks.fill([request.matcher if request.is_open else None for request in requests])
         token_ids, is_finite = forwarded.num_known, forwarded.num_known.to(torch.bool)
         if requests:
-            token_ids, is_finite = self._sampler.sample(logits, requests, forwarded.num_known, masks)
+            with kernel_failures(self._kernels):
+                token_ids, is_finite = self._sampler.sample(logits, requests, forwarded.num_known, masks)
         if forwarded.decode_step is not None:
             forwarded.decode_step.take_sampled(token_ids)
         places = {request: row for row, request in enumerate(requests)}

@@ -16,9 +16,9 @@ from ondol.engine.channel import Channel
 from ondol.engine.core import EngineCore
 from ondol.engine.grammar_compiler import GrammarCompiler, GrammarQueue
 from ondol.engine.host_memory import return_freed_memory
-from ondol.engine.kv_cache import KVPlan, choose_kv_dtype, kv_dtype_name
+from ondol.engine.kv_cache import KVPlan, kv_dtype_name
 from ondol.engine.load_plan import plan_load
-from ondol.engine.memory_profile import CacheMemory, CudaMemoryMeter, plan_cache
+from ondol.engine.memory_profile import CacheMemory
 from ondol.engine.messages import (
     AbortRequest,
     AddRequest,
@@ -34,12 +34,11 @@ from ondol.engine.messages import (
 )
 from ondol.engine.model_runner import ModelRunner
 from ondol.engine.quantization import plan_on_load
-from ondol.engine.runner_builder import RunnerBuilder, why_no_graphs
+from ondol.engine.runner_start import start_runner
 from ondol.engine.scheduler import Scheduler
-from ondol.engine.warm_up import prepare
 from ondol.errors import DeviceUnusable, DoesNotFit, OndolError
-from ondol.kernels.backend import Kernels, choose_kernels
-from ondol.modeling.loading import LoadedWeights, load_model
+from ondol.kernels.backend import choose_kernels
+from ondol.modeling.loading import load_model
 
 PROGRESS_INTERVAL_S = 0.2
 GRAMMAR_POLL_S = 0.005
@@ -83,7 +82,7 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
     Raises:
         OndolError: expected failures; the caller reports them.
     """
-    started = time.monotonic()
+    began_s = time.monotonic()
     device = choose_device(config.device)
     on_load, choice_notes = plan_on_load(config, device)
     memory = CacheMemory(config.kv_cache_bytes)
@@ -100,45 +99,27 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
         offload_bytes=config.offload_bytes,
     )
     return_freed_memory()
-    kv_dtype = choose_kv_dtype(config.kv_cache_dtype, weights.dtype)
-    builder = _plan_runner(config, weights, kernels, device, kv_dtype)
-    # A CPU's memory is everybody's: what it had at its busiest says little.
-    meter = CudaMemoryMeter(device) if device.type == "cuda" else None
-    plan, scratch_bytes = plan_cache(builder, config, memory, meter)
-    weights.model.prepare(plan.max_model_len)
-    built = builder.build(plan)
-    token_budget = prepare(built, builder, plan, config.max_num_batched_tokens)
-    core = _build_core(config, built.runner, plan, weights.vocab_size, token_budget)
+    started = start_runner(config, weights, kernels, device, memory)
+    plan = started.plan
+    core = _build_core(config, started.runner, plan, weights.vocab_size, started.token_budget)
     return core, EngineReady(
         device=device.type,
         dtype=str(weights.dtype).removeprefix("torch."),
         max_model_len=plan.max_model_len,
         vocab_size=weights.vocab_size,
-        max_num_batched_tokens=token_budget,
+        max_num_batched_tokens=started.token_budget,
         block_size=plan.block_size,
         num_blocks=plan.num_blocks,
         weights_bytes=weights.weights_bytes,
         host_weights_bytes=weights.host_weights_bytes,
         kv_cache_bytes=plan.size_bytes,
-        kv_cache_dtype=kv_dtype_name(kv_dtype),
-        workspace_bytes=scratch_bytes,
-        load_seconds=time.monotonic() - started,
-        deterministic=kernels.is_deterministic,
+        kv_cache_dtype=kv_dtype_name(started.kv_dtype),
+        workspace_bytes=started.scratch_bytes,
+        load_seconds=time.monotonic() - began_s,
+        deterministic=started.kernels.is_deterministic,
         weights=msgspec.convert(weights.report, WeightsReport, from_attributes=True),
-        notes=(*choice_notes, *kernel_notes, *weights.notes, *plan.notes, *built.notes),
+        notes=(*choice_notes, *kernel_notes, *weights.notes, *started.notes),
     )
-
-
-def _plan_runner(
-    config: EngineConfig,
-    weights: LoadedWeights,
-    kernels: Kernels,
-    device: torch.device,
-    kv_dtype: torch.dtype,
-) -> RunnerBuilder:
-    """What builds the runner. Graphs are for GPUs; a CPU has nothing to gain from static buffers."""
-    uses_buffers = device.type == "cuda" and why_no_graphs(weights, kernels) is None
-    return RunnerBuilder(weights, kernels, device, kv_dtype, config.max_num_seqs, uses_buffers)
 
 
 def _ask_for_memory(plan: LoadPlan, config: EngineConfig, channel: Channel) -> CacheMemory:

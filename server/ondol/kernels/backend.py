@@ -5,8 +5,9 @@ its tensors lie. Knows nothing about models. Invariant: implementations of an op
 arguments, and the torch reference serves wherever another one cannot.
 """
 
+import contextlib
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,6 +25,10 @@ from ondol.kernels.row_tiles import RowTiles
 from ondol.kernels.sampling import SamplingRows
 
 
+class KernelFailure(RuntimeError):
+    """A kernel cannot be compiled for the device, or asks more of it than it has."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kernels:
     """One implementation of each operator; what is not given is the torch reference.
@@ -37,11 +42,13 @@ class Kernels:
             reading it, so NaN has to be cleared before.
         is_deterministic: every bit of a row's result is the same whatever rows are computed beside it, on one
             machine; otherwise rows may differ in their last bits.
+        failures: what an operator raises that cannot be compiled or launched; see `kernel_failures`.
     """
 
     name: str
     reads_stale_values: bool = True
     is_deterministic: bool = False
+    failures: tuple[type[Exception], ...] = ()
     linear: operators.Linear = operators.linear
     rms_norm: Callable[[Tensor, Tensor, float], Tensor] = operators.rms_norm
     add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]] = operators.add_rms_norm
@@ -63,6 +70,15 @@ class Kernels:
     ] = quantized.quantized_mixture_of_experts
     sample_tokens: Callable[[Tensor, SamplingRows], tuple[Tensor, Tensor]] = sampling.sample_tokens
     logsumexp: Callable[[Tensor], Tensor] = operators.logsumexp
+
+
+@contextlib.contextmanager
+def kernel_failures(kernels: Kernels) -> Iterator[None]:
+    """Inside, what these kernels raise is raised as `KernelFailure`, whoever made them."""
+    try:
+        yield
+    except kernels.failures as error:
+        raise KernelFailure(name_failure(error)) from error
 
 
 REFERENCE = Kernels("torch")
@@ -104,13 +120,26 @@ def choose_kernels(
     kernels, reason = _triton_kernels(device, is_deterministic=is_deterministic)
     if kernels is not None:
         return kernels, ()
+    return REFERENCE, (fall_back(reason, is_deterministic=is_deterministic),)
+
+
+def fall_back(reason: str, *, is_deterministic: bool) -> str:
+    """What a user reads where a GPU computes with the reference, for Triton's kernels cannot be used.
+
+    Raises:
+        DeviceUnusable: deterministic ones are asked for, which the reference has for a CPU alone.
+    """
     if is_deterministic:
         raise DeviceUnusable(
             f"--deterministic needs Triton's kernels on a GPU, and they cannot be used here ({reason}): "
             "start without it, or with --device cpu."
         )
-    note = f"Triton's kernels cannot be used; the torch reference serves instead, more slowly: {reason}"
-    return REFERENCE, (note,)
+    return f"Triton's kernels cannot be used; the torch reference serves instead, more slowly: {reason}"
+
+
+def name_failure(error: Exception) -> str:
+    """What went wrong in one line, for people to read."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def _triton_kernels(device: torch.device, *, is_deterministic: bool) -> tuple[Kernels | None, str]:

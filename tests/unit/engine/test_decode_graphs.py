@@ -78,6 +78,19 @@ def test_a_device_that_refuses_to_record_is_not_asked_again(caplog):
     assert recorder.log == ["1x1024", "1x1024", "replay"]
 
 
+def test_a_refusal_names_what_went_wrong_first_not_that_the_recording_could_not_be_ended():
+    class Ending(ScriptedRecorder):
+        def record(self, work):
+            try:
+                raise RuntimeError("out of memory")
+            finally:
+                raise RuntimeError("capture was invalidated")
+
+    graphs = make_graphs(Ending())
+    assert graphs.record_ahead() == 0
+    assert graphs.refusal.endswith("which the device refused: out of memory")
+
+
 def test_a_step_that_would_take_too_much_memory_is_never_recorded(recorder):
     sizes = StepSizes(256, 32768)
     assert MAX_POSITIONS < 256 * 32768

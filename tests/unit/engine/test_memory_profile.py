@@ -57,6 +57,11 @@ def test_scratch_is_what_the_largest_steps_leave_behind(weights):
     assert meter.num_releases == 2
 
 
+def test_memory_that_others_give_back_meanwhile_makes_no_cache_larger_than_was_granted(weights):
+    meter = ScriptedMeter(1000, 400)
+    assert measure_scratch_bytes(make_builder(weights, uses_buffers=False), STEPS, meter) == 0
+
+
 def test_graphs_count_with_what_the_first_and_each_further_one_take(weights):
     builder = make_builder(weights, uses_buffers=True)
     # Three sizes of rows and one of contexts: one graph takes 400, two more take 50 each.

@@ -4,7 +4,7 @@ from triton.runtime.errors import OutOfResources
 
 from ondol.errors import DeviceUnusable
 from ondol.kernels import backend, operators, paged_attention
-from ondol.kernels.backend import REFERENCE, choose_kernels
+from ondol.kernels.backend import REFERENCE, KernelFailure, choose_kernels, kernel_failures
 from ondol.kernels.triton import backend as triton_backend
 from ondol.modeling.kernel_module import KernelModule, use_kernels
 
@@ -20,7 +20,12 @@ def test_a_cpu_computes_with_the_torch_reference():
 
 
 @pytest.mark.parametrize(
-    "error", [OutOfResources(300_000, 232_448, "shared memory"), RuntimeError("no\ndriver")]
+    "error",
+    [
+        OutOfResources(300_000, 232_448, "shared memory"),
+        RuntimeError("no\ndriver"),
+        AssertionError("libcuda.so cannot found!"),
+    ],
 )
 def test_a_gpu_on_which_no_kernel_can_be_compiled_gets_the_reference_and_a_note(monkeypatch, error):
     def fail(kernels, device):
@@ -81,3 +86,13 @@ def test_an_engines_kernels_reach_every_module_of_its_model():
     assert outer.kernels is REFERENCE
     use_kernels(outer.named_modules(), chosen)
     assert outer.kernels is inner.kernels is chosen
+
+
+def test_what_a_compiler_raises_becomes_an_error_of_the_step():
+    error = OutOfResources(300_000, 232_448, "shared memory")
+    expected = pytest.raises(KernelFailure, match=r"OutOfResources: .*shared memory")
+    with expected as found, kernel_failures(triton_backend.TRITON):
+        raise error
+    assert found.value.__cause__ is error
+    with pytest.raises(OutOfResources), kernel_failures(REFERENCE):
+        raise error

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from triton.errors import TritonError
 
-from ondol.kernels.backend import Kernels
+from ondol.kernels.backend import Kernels, name_failure
 from ondol.kernels.deterministic import logsumexp
 from ondol.kernels.triton.attention import paged_attention
 from ondol.kernels.triton.dense import linear
@@ -23,12 +23,16 @@ from ondol.kernels.triton.probes import wrong_probe
 from ondol.kernels.triton.quantized import quantized_linear
 from ondol.kernels.triton.sampling import sample_tokens
 
-# What Triton raises where it cannot compile or launch: no driver, no C compiler, no memory, its own errors.
-PROBE_ERRORS = (TritonError, RuntimeError, OSError, subprocess.CalledProcessError)
+# What Triton raises where it cannot compile or launch a kernel: its own errors, more shared memory than
+# there is among them, or a C compiler's.
+FAILURES = (TritonError, OSError, subprocess.CalledProcessError)
+# And where it finds no driver: it asserts that there is a libcuda.so.1.
+PROBE_ERRORS = (*FAILURES, RuntimeError, AssertionError)
 
 TRITON = Kernels(
     "triton",
     reads_stale_values=False,
+    failures=FAILURES,
     rms_norm=rms_norm,
     add_rms_norm=add_rms_norm,
     silu_mul=silu_mul,
@@ -58,5 +62,5 @@ def why_unusable(device: torch.device) -> str | None:
     try:
         wrong = wrong_probe(TRITON, device)
     except PROBE_ERRORS as error:
-        return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        return name_failure(error)
     return None if wrong is None else f"a probe of {wrong} computed something else than it should"
