@@ -9,7 +9,7 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from ondol.api.model_status import StatusObject
-from ondol.engine.messages import StoredWeights
+from ondol.engine.stored_weights import StoredWeights
 from ondol.service.answer import FinishReason
 
 # vLLM's extension: the tokens of a choice, if the request says return_token_ids.

@@ -24,7 +24,8 @@ from ondol.api.errors import CLIENT_CLOSED_REQUEST, error_body, internal_error_b
 from ondol.api.generation_fields import GenerationFields
 from ondol.api.lifecycle import SHUTTING_DOWN
 from ondol.api.sse import DONE, EventStream, comment, event
-from ondol.errors import Draining, Loading, OndolError
+from ondol.errors import Draining, InvalidRequest, Loading, OndolError
+from ondol.keys.usage import KeyUsage
 from ondol.metrics import Metrics
 from ondol.model_manager.loaded_model import LoadedModel
 from ondol.service.answer import (
@@ -99,8 +100,19 @@ class Endpoint(Generic[Fields]):
 
 
 def _caller(request: Request, fields: GenerationFields, arrival_s: float) -> Caller:
-    cache_salt = request.scope.get("state", {}).get("cache_salt", "")
-    return Caller(cache_salt, None if fields.deadline_s is None else arrival_s + fields.deadline_s)
+    """Raises InvalidRequest for a priority that the key does not allow."""
+    state = request.scope.get("state", {})
+    key_usage: KeyUsage | None = state.get("key_usage")
+    lowest = None if key_usage is None else key_usage.limits.min_priority
+    priority = fields.priority
+    if priority is None:
+        priority = max(0, lowest or 0)
+    elif lowest is not None and priority < lowest:
+        raise InvalidRequest(
+            f"This API key allows no priority below {lowest}. Raise it or leave it out.", param="priority"
+        )
+    deadline_s = None if fields.deadline_s is None else arrival_s + fields.deadline_s
+    return Caller(state.get("cache_salt", ""), deadline_s, priority)
 
 
 async def _lease(

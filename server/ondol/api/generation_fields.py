@@ -2,7 +2,7 @@
 
 Knows nothing about chat templates or answers; what the fields mean to a model is
 `service/sampling_options.py`'s. Invariant: ranges are checked here and only here; whatever passes is
-safe to compute. Ranges are OpenAI's, for its extensions vLLM's.
+safe to compute. Ranges are OpenAI's, for its extensions vLLM's; so is the sense of `priority`.
 """
 
 import unicodedata
@@ -66,7 +66,6 @@ OTHER_FIELDS: Mapping[str, OtherField] = {
     "prompt_cache_retention": OtherField("accepted", "blocks stay until their memory is needed"),
     "prompt_cache_options": OtherField("accepted", "blocks stay until their memory is needed"),
     "store": OtherField("ignored", "nothing is stored", (None, False)),
-    "priority": OtherField("ignored", "requests are admitted in the order of arrival", (None, 0)),
 }
 
 
@@ -105,6 +104,9 @@ class GenerationFields(WireModel):
     return_token_ids: bool | None = Field(None, description="Choices have `token_ids`.")
     deadline_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S)] | None = Field(
         None, description='Seconds from arrival; then the answer ends with what is there, as "length".'
+    )
+    priority: Annotated[int, Field(ge=MIN_INT64, le=MAX_INT64)] | None = Field(
+        None, description="Among those that wait, lower is earlier; by default 0."
     )
     keep_alive: Duration | None = Field(
         None, description='How long the model stays loaded after this: seconds, "5m", -1 for always.'

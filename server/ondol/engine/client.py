@@ -48,6 +48,7 @@ class OpenRequest:
     prompt_ids: list[int]
     params: SamplingParams
     cache_salt: str
+    priority: int = 0
     output_ids: list[int] = field(default_factory=list)
     outputs: asyncio.Queue[TokenOutput | None] = field(default_factory=asyncio.Queue)
 
@@ -59,6 +60,7 @@ class OpenRequest:
             params=self.params,
             output_ids=list(self.output_ids),
             cache_salt=self.cache_salt,
+            priority=self.priority,
         )
 
 
@@ -174,7 +176,7 @@ class EngineClient:
             raise QueueFull(RETRY_AFTER_S)
 
     async def generate(
-        self, prompt_ids: list[int], params: SamplingParams, *, cache_salt: str = ""
+        self, prompt_ids: list[int], params: SamplingParams, *, cache_salt: str = "", priority: int = 0
     ) -> AsyncGenerator[TokenOutput, None]:
         """Stream one request's tokens until an output with a finish_reason.
 
@@ -185,7 +187,7 @@ class EngineClient:
             EngineFailed: the engine is dead or dies, or this request's computation failed.
         """
         self.check_admission()
-        request = OpenRequest(f"r{next(self._ids)}", prompt_ids, params, cache_salt)
+        request = OpenRequest(f"r{next(self._ids)}", prompt_ids, params, cache_salt, priority)
         self._open[request.request_id] = request
         finished = False
         try:

@@ -127,6 +127,7 @@ class EngineCore:
             params=params,
             end_token_ids=end_token_ids,
             cache_salt=message.cache_salt,
+            priority=message.priority,
             prompt_logprobs=[None] if wants_prompt_logprobs else None,
         )
         if params.grammar is not None and self._grammars is not None:

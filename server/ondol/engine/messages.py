@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from ondol.engine.sampling_params import SamplingParams
+from ondol.engine.stored_weights import WeightsReport
 
 FinishReason = Literal["stop", "length", "error"]
 
@@ -88,13 +89,17 @@ class Proceed(msgspec.Struct, frozen=True, tag="proceed"):
 
 
 class AddRequest(msgspec.Struct, frozen=True, kw_only=True, tag="add"):
-    """Start a request, or resume one: `output_ids` are taken as already generated."""
+    """Start a request, or resume one: `output_ids` are taken as already generated.
+
+    `priority`: lower is earlier; see `scheduler.py`.
+    """
 
     request_id: str
     prompt_ids: list[int]
     params: SamplingParams
     output_ids: list[int] = []
     cache_salt: str = ""
+    priority: int = 0
 
 
 class AbortRequest(msgspec.Struct, frozen=True, tag="abort"):
@@ -153,38 +158,6 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
     def fixed_bytes(self) -> int:
         """What it takes beside the KV cache."""
         return self.weights_bytes + self.workspace_bytes
-
-
-class StoredWeights(msgspec.Struct, frozen=True, kw_only=True):
-    """Weights that are stored in one way.
-
-    Attributes:
-        kind: "float32", "bfloat16", "float16", "int8", "int4", "nf4", "fp4" or "fp8_e4m3".
-        container: dtype of the tensors that hold the codes.
-        num_modules: modules, as the checkpoint counts them: a fused stack counts its parts.
-        num_weights: weights that the codes stand for.
-        num_bytes: memory, scales and tables included.
-        bits_per_weight: measured over codes, scales and zeros.
-    """
-
-    kind: str
-    container: str
-    num_modules: int
-    num_weights: int
-    num_bytes: int
-    bits_per_weight: float
-
-
-class WeightsReport(msgspec.Struct, frozen=True, kw_only=True):
-    """How a loaded model's weights are stored.
-
-    Attributes:
-        stored: one entry for each kind and container, largest first.
-        unquantized: modules that hold plain floating-point weights; `*` stands for any index.
-    """
-
-    stored: tuple[StoredWeights, ...] = ()
-    unquantized: tuple[str, ...] = ()
 
 
 class EngineReady(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):

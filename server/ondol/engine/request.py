@@ -29,6 +29,8 @@ class Request:
         block_hashes: chained hashes of the leading full blocks of `token_ids`, as far as computed.
         num_registered_blocks: leading blocks that the prefix cache already knows.
         end_token_ids: ids that end this request with finish_reason "stop".
+        cache_salt: it shares cached prefixes only with requests of an equal salt.
+        priority: lower is earlier; see `scheduler.py`.
         matcher: state of the request's grammar; None if it has none.
         prompt_logprobs: of the leading prompt tokens, as far as computed; None if nobody waits for them.
         started_s: monotonic time of the first admission.
@@ -41,6 +43,7 @@ class Request:
     params: SamplingParams
     end_token_ids: frozenset[int] = frozenset()
     cache_salt: str = ""
+    priority: int = 0
     num_computed_tokens: int = 0
     num_pending_tokens: int = 0
     num_cached_tokens: int | None = None

@@ -4,53 +4,35 @@ There are no phases: every running request catches up its computed tokens with i
 one (decode) or by a chunk (prefill), within one token budget. Decodes come first, so that a long
 prompt delays nobody by more than a chunk. Knows nothing about tensors, sockets or text.
 
+Priorities order prefills, admissions and, from the other end, preemptions; where they are equal, what
+runs goes before what waits, and what came first before what came later. Nobody is preempted to admit
+somebody else. A priority is absolute: while more urgent requests keep coming, less urgent ones wait, however
+long.
+
 A step may be chosen while the tokens of the one before are still unknown (`can_schedule_ahead`): its
 requests count as having their pending tokens. Who turns out to have ended is dropped when the later
 step's result comes, and was freed before that: the device works in the order of launches.
 
-Invariants: a request is in exactly one of waiting, running or gone; running is ordered by
-admission; all known tokens of a running prefill have blocks, so only decodes ask for more, and when
-none is left the last admitted request gives its blocks up and is recomputed later. The first
-running request can always proceed, therefore every request ends.
+Invariants: a request is in exactly one of waiting, running or gone; both are ordered by priority, then
+waiting by arrival and running by admission; all known tokens of a running prefill have blocks, so only
+decodes ask for more, and when none is left the last running request gives its blocks up and is recomputed
+later. The first running request can always proceed, therefore every request ends once no more urgent ones
+arrive.
 """
 
+import math
 import time
-from collections import deque
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from ondol.engine.batch import Batch, ScheduledRequest, StepResult
 from ondol.engine.block_manager import BlockManager
 from ondol.engine.messages import TokenOutput
 from ondol.engine.request import Request
+from ondol.engine.step_budget import StepBudget
 
 # Share of the pool that an admission leaves free for the growth of those already running.
 WATERMARK = 0.01
-
-
-@dataclass(slots=True)
-class StepBudget:
-    """What is left of a step.
-
-    Attributes:
-        num_tokens: tokens that may still be computed.
-        num_prompt_logits: rows of logits that may still be asked of prompts; a row is as wide as the
-            vocabulary, so a step's are bounded.
-    """
-
-    num_tokens: int
-    num_prompt_logits: int
-
-    def share_of(self, request: Request) -> int:
-        """Tokens of a request that may be computed now."""
-        num_tokens = min(request.num_uncomputed_tokens, self.num_tokens)
-        return min(num_tokens, self.num_prompt_logits) if request.needs_prompt_logprobs else num_tokens
-
-    def take(self, request: Request, num_tokens: int) -> None:
-        """Subtract what a request was given."""
-        self.num_tokens -= num_tokens
-        if request.needs_prompt_logprobs:
-            self.num_prompt_logits -= num_tokens
 
 
 class Scheduler:
@@ -75,7 +57,7 @@ class Scheduler:
         self.max_num_seqs = min(max_num_seqs, max_num_batched_tokens)
         self.max_num_batched_tokens = max_num_batched_tokens
         self.max_prompt_logits = max_prompt_logits
-        self.waiting: deque[Request] = deque()
+        self.waiting: list[Request] = []
         self.running: list[Request] = []
         self.num_preemptions = 0
 
@@ -86,7 +68,7 @@ class Scheduler:
 
     def add(self, request: Request) -> None:
         """Queue a request; its prompt and completion must fit the pool (checked by the core)."""
-        self.waiting.append(request)
+        _insert_last(self.waiting, request)
 
     def abort(self, request_id: str) -> bool:
         """Forget a request and free its blocks now; False if it is not open."""
@@ -112,21 +94,16 @@ class Scheduler:
         return num_new_blocks <= self.block_manager.num_free_blocks
 
     def schedule(self) -> Batch:
-        """Choose the next step's work: decodes, then running prefills, then admissions.
+        """Choose the next step's work: decodes, then prefills and admissions by priority.
 
         What is chosen counts as computed from now on, and what it samples as pending.
         """
         scheduled, prefilling = self._schedule_decodes()
         budget = StepBudget(self.max_num_batched_tokens - len(scheduled), self.max_prompt_logits)
         for request in prefilling:
+            self._admit(budget, scheduled, before=request.priority)
             self._schedule_chunk(request, budget, scheduled)
-        while self._can_admit_next() and budget.share_of(self.waiting[0]) > 0:
-            request = self.waiting.popleft()
-            self.block_manager.admit(request)
-            self.running.append(request)
-            if request.started_s is None:
-                request.started_s = time.monotonic()
-            self._schedule_chunk(request, budget, scheduled)
+        self._admit(budget, scheduled)
         return Batch(tuple(scheduled))
 
     def update(self, batch: Batch, result: StepResult) -> list[TokenOutput]:
@@ -205,14 +182,28 @@ class Scheduler:
         assert not request.num_pending_tokens, "a request to be computed again knows its tokens"
         self.running.remove(request)
         self.block_manager.free(request)
-        self.waiting.appendleft(request)
+        # Before those of its priority that have never run.
+        self.waiting.insert(bisect_left(self.waiting, request.priority, key=_priority), request)
         self.num_preemptions += 1
 
-    def _can_admit_next(self) -> bool:
-        if not self.waiting or len(self.running) >= self.max_num_seqs:
+    def _admit(self, budget: StepBudget, scheduled: list[ScheduledRequest], before: float = math.inf) -> None:
+        """Admit in order, as long as there is room; only priorities lower than `before`."""
+        while self.waiting and self.waiting[0].priority < before:
+            request = self.waiting[0]
+            if budget.share_of(request) == 0 or not self._can_admit(request):
+                return
+            del self.waiting[0]
+            self.block_manager.admit(request)
+            _insert_last(self.running, request)
+            if request.started_s is None:
+                request.started_s = time.monotonic()
+            self._schedule_chunk(request, budget, scheduled)
+
+    def _can_admit(self, request: Request) -> bool:
+        if len(self.running) >= self.max_num_seqs:
             return False
         reserved = int(self.block_manager.num_blocks * WATERMARK) if self.running else 0
-        return self.block_manager.can_admit(self.waiting[0], reserved)
+        return self.block_manager.can_admit(request, reserved)
 
     def _schedule_chunk(
         self, request: Request, budget: StepBudget, scheduled: list[ScheduledRequest]
@@ -251,6 +242,15 @@ class Scheduler:
             self.waiting.remove(request)
         request.is_open = False
         self.block_manager.free(request)
+
+
+def _priority(request: Request) -> int:
+    return request.priority
+
+
+def _insert_last(requests: list[Request], request: Request) -> None:
+    """Behind all that are as urgent."""
+    requests.insert(bisect_right(requests, request.priority, key=_priority), request)
 
 
 def _take(request: Request, num_tokens: int, num_uncomputed_tokens: int) -> ScheduledRequest:

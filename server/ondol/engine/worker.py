@@ -30,12 +30,12 @@ from ondol.engine.messages import (
     Proceed,
     StepOutputs,
     TokenOutput,
-    WeightsReport,
 )
 from ondol.engine.model_runner import ModelRunner
 from ondol.engine.quantization import plan_on_load
 from ondol.engine.runner_start import start_runner
 from ondol.engine.scheduler import Scheduler
+from ondol.engine.stored_weights import WeightsReport
 from ondol.errors import DeviceUnusable, DoesNotFit, OndolError
 from ondol.kernels.backend import choose_kernels
 from ondol.modeling.loading import load_model

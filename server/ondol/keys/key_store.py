@@ -24,11 +24,16 @@ NAME_PATTERN = re.compile(r"[\w][\w .@-]{0,63}")
 
 
 class KeyLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What one key allows; None is no limit."""
+    """What one key allows; None is no limit.
+
+    `min_priority` is the most urgent priority of its requests, for lower is more urgent; those that name none
+    have 0, or this if it is higher.
+    """
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     max_concurrency: int | None = None
+    min_priority: int | None = None
 
 
 class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

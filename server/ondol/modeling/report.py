@@ -19,7 +19,7 @@ from ondol.modeling.quantization.layers import QuantizedExperts, QuantizedLinear
 
 @dataclass(frozen=True, slots=True)
 class StoredWeights:
-    """Weights of one kind in one container; see `ondol.engine.messages.StoredWeights`."""
+    """Weights of one kind in one container; see `ondol.engine.stored_weights.StoredWeights`."""
 
     kind: str
     container: str
@@ -31,7 +31,7 @@ class StoredWeights:
 
 @dataclass(frozen=True, slots=True)
 class WeightsReport:
-    """See `ondol.engine.messages.WeightsReport`."""
+    """See `ondol.engine.stored_weights.WeightsReport`."""
 
     stored: tuple[StoredWeights, ...]
     unquantized: tuple[str, ...]

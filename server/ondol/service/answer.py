@@ -23,15 +23,17 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose request it is, and until when it makes sense.
+    """Whose request it is, how urgent, and until when it makes sense.
 
     Attributes:
         cache_salt: requests share cached prefixes only with equal salts.
         deadline_s: time of the event loop's clock at which to end with what is there.
+        priority: lower is earlier.
     """
 
     cache_salt: str = ""
     deadline_s: float | None = None
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,7 @@ def prepare_chat(model: LoadedModel, turn: ChatTurn, caller: Caller) -> Generati
             cache_salt=caller.cache_salt,
             shown_token_ids=frozenset() if fmt is None else fmt.shown_token_ids,
             deadline_s=caller.deadline_s,
+            priority=caller.priority,
         )
         for choice in range(turn.num_choices)
     )

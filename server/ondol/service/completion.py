@@ -55,6 +55,7 @@ def prepare_completion(model: LoadedModel, batch: PromptBatch, caller: Caller) -
                 is_continuation=True,
                 cache_salt=caller.cache_salt,
                 deadline_s=caller.deadline_s,
+                priority=caller.priority,
             )
             for choice in range(batch.num_candidates)
         ]

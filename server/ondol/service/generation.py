@@ -37,6 +37,7 @@ class GenerationRequest:
         cache_salt: requests share cached prefixes only with equal salts.
         shown_token_ids: special tokens that belong to the text, such as the marks of a tool call.
         deadline_s: time of the event loop's clock at which the choice ends with what is there.
+        priority: of those that wait, a lower one is admitted earlier.
     """
 
     prompt_ids: list[int]
@@ -46,6 +47,7 @@ class GenerationRequest:
     cache_salt: str = ""
     shown_token_ids: frozenset[int] = frozenset()
     deadline_s: float | None = None
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ async def stream_text(
     try:
         last: TextDelta | None = None
         engine_stream = model.engine.generate(
-            request.prompt_ids, request.params, cache_salt=request.cache_salt
+            request.prompt_ids, request.params, cache_salt=request.cache_salt, priority=request.priority
         )
         if request.deadline_s is not None:
             engine_stream = until_deadline(engine_stream, request.deadline_s)

@@ -182,3 +182,28 @@ async def test_keys_that_cannot_be_read_let_nobody_in_and_the_log_tells_why(
     assert "log" in answer.json()["error"]["message"]
     assert str(tmp_path) not in answer.text
     assert str(tmp_path) in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("lowest", "asked", "given"),
+    [
+        (0, None, 0),
+        (0, 0, 0),
+        (0, 3, 3),
+        (0, -1, None),
+        (2, None, 2),
+        (2, 1, None),
+        (-5, None, 0),
+        (-5, -5, -5),
+    ],
+)
+async def test_a_key_allows_priorities_from_its_own_on(model: FakeModel, tmp_path, lowest, asked, given):
+    key = KeyStore(tmp_path).create("laptop", KeyLimits(min_priority=lowest))
+    door = open_front_door(model, home=tmp_path)
+    door.engine.script = lambda call: call.feed([5], "length")
+    async with door.client(authorization=f"Bearer {key}") as client:
+        body = {"model": "tiny", "prompt": "hi", "priority": asked}
+        answer = await client.post("/v1/completions", json=body)
+    assert [call.priority for call in door.engine.calls] == ([] if given is None else [given])
+    if given is None:
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "priority")

@@ -125,3 +125,18 @@ async def test_decomposed_hangul_in_names_and_stop_strings_is_composed(tokenizer
         answer = await client.post("/v1/chat/completions", json=body)
     assert answer.json()["choices"][0]["message"]["content"] == "좋아 "
     assert answer.json()["choices"][0]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize(("fields", "priority"), [({"priority": -3}, -3), ({"priority": None}, 0), ({}, 0)])
+async def test_every_choice_has_the_requests_priority(door: FrontDoor, path, fields, priority):
+    await params_of(door, path, n=2, **fields)
+    assert [call.priority for call in door.engine.calls] == [priority, priority]
+
+
+@pytest.mark.parametrize("priority", ["high", 1.5, True, 2**63])
+async def test_a_priority_that_is_no_whole_number_of_64_bits_is_refused(door: FrontDoor, priority):
+    async with door.client() as client:
+        answer = await client.post("/v1/chat/completions", json=CHAT | {"priority": priority})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "priority")
+    assert door.engine.calls == []

@@ -2,7 +2,7 @@ import msgspec
 import pytest
 from support.front_door import is_openai_error, open_front_door
 
-from ondol.engine.messages import StoredWeights, WeightsReport
+from ondol.engine.stored_weights import StoredWeights, WeightsReport
 from ondol.model_manager.model_status import ModelStatus
 
 pytestmark = pytest.mark.anyio

@@ -15,13 +15,12 @@ from ondol.engine.messages import (
     LoadProgress,
     QuantizationConfig,
     StepOutputs,
-    StoredWeights,
     ToEngine,
     TokenOutput,
-    WeightsReport,
     encode,
 )
 from ondol.engine.sampling_params import SamplingParams
+from ondol.engine.stored_weights import StoredWeights, WeightsReport
 
 TO_ENGINE = [
     EngineConfig(
@@ -37,6 +36,7 @@ TO_ENGINE = [
         params=SamplingParams(max_tokens=5, seed=-(2**62), logit_bias=((3, -1.5),), stop_token_ids=(4,)),
         output_ids=[9],
         cache_salt="소금",
+        priority=-1,
     ),
     AbortRequest("r1"),
 ]
@@ -102,11 +102,14 @@ def test_messages_from_the_engine_arrive_as_they_were_sent(message):
     prompt_ids=st.lists(st.integers(0, 2**31)),
     seed=st.integers(-(2**63), 2**64 - 1),
     cache_salt=st.text(),
+    priority=st.integers(-(2**63), 2**63 - 1),
     temperature=st.floats(0, 2),
 )
-def test_any_request_arrives_as_it_was_sent(prompt_ids, seed, cache_salt, temperature):
+def test_any_request_arrives_as_it_was_sent(prompt_ids, seed, cache_salt, priority, temperature):
     params = SamplingParams(max_tokens=1, seed=seed, temperature=temperature)
-    message = AddRequest(request_id="r", prompt_ids=prompt_ids, params=params, cache_salt=cache_salt)
+    message = AddRequest(
+        request_id="r", prompt_ids=prompt_ids, params=params, cache_salt=cache_salt, priority=priority
+    )
     assert decode(encode(message), ToEngine) == message
 
 

@@ -170,6 +170,21 @@ def test_a_repeated_prompt_comes_from_the_cache_unless_its_salt_differs(loop, cl
     assert [loop.run(num_cached(salt)) for salt in ("", "", "other", "other")] == [0, 20, 0, 20]
 
 
+def test_a_request_is_kept_with_all_that_it_was_sent_with(loop, client):
+    async def read():
+        generator = client.generate(PROMPTS[0], greedy(400), cache_salt="salt", priority=-7)
+        async with contextlib.aclosing(generator):
+            first = await anext(generator)
+            (request,) = client._open.values()
+            message = request.to_message()
+        await until(lambda: client.stats.num_used_blocks == 0)
+        return first.token_ids, message
+
+    token_ids, message = loop.run(read())
+    assert (message.prompt_ids, message.params, message.output_ids) == (PROMPTS[0], greedy(400), token_ids)
+    assert (message.cache_salt, message.priority) == ("salt", -7)
+
+
 def test_closing_a_generator_frees_its_blocks(loop, client):
     async def take_two_and_close():
         generator = client.generate(PROMPTS[0], greedy(400))

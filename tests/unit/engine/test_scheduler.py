@@ -10,6 +10,7 @@ from support.fake_runner import VOCAB_SIZE, FakeRunner, expected_tokens
 from ondol.engine.block_manager import BlockManager
 from ondol.engine.core import EngineCore
 from ondol.engine.messages import AddRequest
+from ondol.engine.request import Request
 from ondol.engine.sampling_params import SamplingParams
 from ondol.engine.scheduler import Scheduler
 
@@ -37,11 +38,16 @@ def make_engine(
     return core, scheduler, runner
 
 
-def add(core: EngineCore, request_id: str, prompt_ids: list[int], max_tokens: int) -> None:
-    refused = core.add(
-        AddRequest(request_id=request_id, prompt_ids=prompt_ids, params=SamplingParams(max_tokens=max_tokens))
-    )
-    assert refused == []
+def add(
+    core: EngineCore, request_id: str, prompt_ids: list[int], max_tokens: int, *, priority: int = 0
+) -> None:
+    params = SamplingParams(max_tokens=max_tokens)
+    message = AddRequest(request_id=request_id, prompt_ids=prompt_ids, params=params, priority=priority)
+    assert core.add(message) == []
+
+
+def names(requests: list[Request]) -> list[str]:
+    return [request.request_id for request in requests]
 
 
 def collect(core: EngineCore, max_steps: int = 10_000) -> dict[str, list[int]]:
@@ -94,6 +100,70 @@ def test_the_last_admitted_request_is_preempted_and_resumes_with_the_same_tokens
     assert tokens == {name: expected_tokens(prompt, 14) for name, prompt in prompts.items()}
 
 
+def test_those_who_wait_are_admitted_by_priority_and_within_one_by_arrival():
+    core, scheduler, _ = make_engine(100, 4, 1, budget=50)
+    add(core, "runs", [1, 2, 3], max_tokens=2, priority=9)
+    core.step()
+    for name, priority in {"usual": 0, "later": 5, "usual too": 0, "urgent": -1, "later too": 5}.items():
+        add(core, name, [1, 2, 3], max_tokens=2, priority=priority)
+    started: list[str] = []
+    while core.has_work:
+        started += [name for name in names(scheduler.running) if name not in started]
+        core.step()
+    assert started == ["runs", "urgent", "usual", "usual too", "later", "later too"]
+
+
+def test_an_urgent_request_takes_nobodys_place():
+    core, scheduler, _ = make_engine(100, 4, 1, budget=50)
+    add(core, "runs", [1, 2, 3], max_tokens=9, priority=1)
+    core.step()
+    add(core, "urgent", [1, 2, 3], max_tokens=9, priority=-1)
+    core.step()
+    assert (names(scheduler.running), scheduler.num_preemptions) == (["runs"], 0)
+
+
+def test_the_least_urgent_request_is_preempted_though_it_is_the_oldest():
+    core, scheduler, _ = make_engine(6, 4, 8, budget=50, prefix_caching=False)
+    prompts = {"old": [1, 2, 3, 4, 5, 6, 7], "urgent": [8, 9, 10, 11, 12, 13, 14]}
+    add(core, "old", prompts["old"], max_tokens=14, priority=3)
+    tokens = {name: [] for name in prompts}
+    while not scheduler.num_preemptions:
+        for output in core.step():
+            tokens[output.request_id] += output.token_ids
+        if names(scheduler.running) == ["old"]:
+            add(core, "urgent", prompts["urgent"], max_tokens=14, priority=-3)
+    assert (names(scheduler.running), names(scheduler.waiting)) == (["urgent"], ["old"])
+    for name, rest in collect(core).items():
+        tokens[name] += rest
+    assert tokens == {name: expected_tokens(prompt, 14) for name, prompt in prompts.items()}
+
+
+def test_a_preempted_request_waits_before_those_of_its_priority_and_behind_more_urgent_ones():
+    core, scheduler, _ = make_engine(6, 4, 2, budget=50, prefix_caching=False)
+    for name in ("stays", "goes"):
+        add(core, name, [1, 2, 3, 4, 5, 6, 7], max_tokens=14)
+    core.step()
+    for name, priority in {"urgent": -1, "usual": 0, "later": 1}.items():
+        add(core, name, list(range(1, 10)), max_tokens=2, priority=priority)
+    while not scheduler.num_preemptions:
+        core.step()
+    assert names(scheduler.running) == ["stays"]
+    assert names(scheduler.waiting) == ["urgent", "goes", "usual", "later"]
+
+
+def test_a_long_prompt_yields_the_step_to_a_more_urgent_one():
+    core, scheduler, _ = make_engine(100, 4, 8, budget=6)
+    add(core, "long", list(range(1, 41)), max_tokens=2)
+    core.step()
+    add(core, "equal", list(range(1, 41)), max_tokens=2)
+    add(core, "urgent", list(range(41, 50)), max_tokens=2, priority=-1)
+    steps = [
+        [(item.request.request_id, item.num_tokens) for item in scheduler.schedule().scheduled]
+        for _ in range(2)
+    ]
+    assert steps == [[("urgent", 6)], [("urgent", 3), ("long", 3)]]
+
+
 def test_a_request_whose_logits_are_not_finite_ends_alone():
     core, _, runner = make_engine(100, 4, 8, budget=50)
     runner.failing_tokens = frozenset({66})
@@ -117,6 +187,11 @@ def test_a_resumed_request_continues_after_the_tokens_that_it_brings():
     outputs = core.step()
     assert outputs[0].first_index == 4
     assert outputs[0].token_ids + collect(core)["r"] == whole[4:]
+
+
+def turn(request: Request) -> tuple[int, int]:
+    """(priority, number of its arrival) of a request that is named by its number."""
+    return request.priority, int(request.request_id[1:])
 
 
 class EngineMachine(RuleBasedStateMachine):
@@ -147,8 +222,9 @@ class EngineMachine(RuleBasedStateMachine):
         end_index=st.none() | st.integers(0, 11),
         min_tokens=st.integers(0, 3),
         reads_output=st.booleans(),
+        priority=st.integers(-1, 1),
     )
-    def arrive(self, head, tail, max_tokens, end_index, min_tokens, reads_output):
+    def arrive(self, head, tail, max_tokens, end_index, min_tokens, reads_output, priority):
         prompt = [*([2, 1, 3] * 4)[:head], *tail, 1]
         name = f"r{self.num_added}"
         self.num_added += 1
@@ -161,7 +237,9 @@ class EngineMachine(RuleBasedStateMachine):
             min_tokens=min_tokens,
             presence_penalty=0.5 if reads_output else 0.0,
         )
-        refused = self.core.add(AddRequest(request_id=name, prompt_ids=prompt, params=params))
+        refused = self.core.add(
+            AddRequest(request_id=name, prompt_ids=prompt, params=params, priority=priority)
+        )
         if len(prompt) + max_tokens > self.capacity:
             assert [output.finish_reason for output in refused] == ["error"]
         else:
@@ -181,7 +259,10 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(num_steps=st.integers(1, 8))
     def step(self, num_steps):
         for _ in range(num_steps):
-            for output in self.core.step():
+            before = self.arrived_but_never_ran(), set(self.scheduler.running)
+            outputs = self.core.step()
+            self.nobody_was_passed_over(*before)
+            for output in outputs:
                 assert output.request_id in self.expected, "an aborted or ended request got a token"
                 received = self.received[output.request_id]
                 assert output.first_index == len(received)
@@ -189,6 +270,28 @@ class EngineMachine(RuleBasedStateMachine):
                 assert received == self.expected[output.request_id][: len(received)]
                 if output.finish_reason is not None:
                     assert received == self.expected.pop(output.request_id)
+
+    def arrived_but_never_ran(self) -> set[Request]:
+        return {request for request in self.scheduler.waiting if request.started_s is None}
+
+    def nobody_was_passed_over(self, waited: set[Request], ran: set[Request]) -> None:
+        """`waited` had never run before the last step, `ran` ran."""
+        still_waiting = self.arrived_but_never_ran()
+        admitted = [turn(request) for request in waited - still_waiting]
+        assert max(admitted, default=(-9, 0)) < min(map(turn, still_waiting), default=(9, 0))
+        preempted = [request.priority for request in ran.intersection(self.scheduler.waiting)]
+        running = [request.priority for request in self.scheduler.running]
+        assert max(running, default=-9) <= min(preempted, default=9)
+
+    @invariant()
+    def both_lines_are_in_order(self):
+        if not hasattr(self, "core"):
+            return
+        running, waiting = self.scheduler.running, self.scheduler.waiting
+        assert running == sorted(running, key=lambda request: request.priority)
+        assert waiting == sorted(waiting, key=lambda request: (request.priority, request.started_s is None))
+        never_ran = [turn(request) for request in waiting if request.started_s is None]
+        assert never_ran == sorted(never_ran)
 
     @invariant()
     def every_block_is_free_or_referenced_as_often_as_it_is_used(self):
@@ -274,13 +377,13 @@ def test_a_request_tells_how_long_its_prompt_took_with_its_first_token_alone():
     assert seconds[1:] == [None, None]
 
 
-def test_requests_that_wait_are_told_their_places():
+def test_requests_that_wait_are_told_their_places_in_the_order_of_admission():
     core, _, _ = make_engine(100, 4, 1, budget=6)
-    for name in ("runs", "next", "last"):
-        add(core, name, [5, 6, 7], max_tokens=3)
+    for name, priority in {"later": 1, "first": -1, "next": 0, "then": 0}.items():
+        add(core, name, [5, 6, 7], max_tokens=3, priority=priority)
     places = {
         output.request_id: output.queue_position
         for output in core.step()
         if output.queue_position is not None
     }
-    assert places == {"next": 1, "last": 2}
+    assert places == {"next": 1, "then": 2, "later": 3}

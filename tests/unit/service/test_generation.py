@@ -141,7 +141,7 @@ async def test_a_full_queue_is_refused_before_the_first_delta(model, metrics):
 
 async def test_an_engine_that_ends_without_a_reason_is_an_error_and_not_an_end(model, metrics):
     class Mute:
-        def generate(self, prompt_ids, params, *, cache_salt=""):
+        def generate(self, prompt_ids, params, **_):
             async def nothing():
                 return
                 yield
@@ -167,10 +167,11 @@ async def test_a_continuation_keeps_the_space_that_an_answer_drops(tmp_path, met
 
 async def test_the_request_reaches_the_engine_whole(model, metrics):
     model.engine.script = lambda call: call.feed([70], "length")
-    request = GenerationRequest([5, 6], PARAMS, cache_salt="pepper")
+    request = GenerationRequest([5, 6], PARAMS, cache_salt="pepper", priority=-3)
     assert [delta async for delta in stream_text(model, request, metrics)]
     (call,) = model.engine.calls
-    assert (call.prompt_ids, call.params, call.cache_salt) == ([5, 6], PARAMS, "pepper")
+    assert (call.prompt_ids, call.params) == ([5, 6], PARAMS)
+    assert (call.cache_salt, call.priority) == ("pepper", -3)
 
 
 def output(token_ids, *, first_index=0, **fields):
