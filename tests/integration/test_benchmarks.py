@@ -86,14 +86,18 @@ def test_quantization_methods_are_measured(model_folder):
             assert (figures["relative_logit_error"] > 0) == (entry["method"] != "none")
 
 
-@pytest.mark.slow  # two engines
+@pytest.mark.slow  # an engine of its own
 def test_the_price_of_grammars_for_those_beside_them_is_measured(model_folder):
     save_byte_level_tokenizer(model_folder)
     done = run_script(
-        *("constrained.py", "--model-folder", str(model_folder), "--repeats", "2", "--threads", "1"),
-        *("--num-plain", "2", "--num-constrained", "1", "--output-tokens", "12", "--device", "cpu"),
+        *("constrained.py", "--model-folder", str(model_folder), "--seconds", "0", "--threads", "1"),
+        *("--num-plain", "2", "--num-constrained", "1", "--turn-tokens", "6", "--device", "cpu"),
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
-    assert len(report["repeats"]) == 2
-    assert report["slowdown"]["lowest"] <= report["slowdown"]["median"] <= report["slowdown"]["highest"]
+    assert len(report["rounds"]) == 3
+    found = sorted(
+        entry["beside_constrained"]["wall_s"] / entry["beside_plain"]["wall_s"] - 1
+        for entry in report["rounds"]
+    )
+    assert report["slowdown"] == pytest.approx(dict(zip(("lowest", "median", "highest"), found, strict=True)))

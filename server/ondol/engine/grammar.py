@@ -9,8 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from llguidance import LLExecutor, LLMatcher
-from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask_par
+from llguidance.numpy import (
+    allocate_token_bitmask,
+    fill_next_token_bitmask,
+    fill_next_token_bitmask_par,
+)
 from numpy.typing import NDArray
+
+# So many masks are filled by the time at which another thread has woken up.
+FEW_ROWS = 4
 
 
 class TokenMatcher:
@@ -45,8 +52,12 @@ class TokenMatcher:
         """Compute the first mask; a grammar that nothing can match sets `error`."""
         self._matcher.compute_bitmask()
 
+    def fill_row(self, bits: NDArray[np.int32], row: int) -> None:
+        """Fill row `row` of a bit mask [R, W]."""
+        fill_next_token_bitmask(self._matcher, bits, row)
+
     def with_row(self, row: int) -> tuple[LLMatcher, int]:
-        """The pair that llguidance fills row `row` of a bit mask from."""
+        """The pair that llguidance's threads fill row `row` of a bit mask from."""
         return self._matcher, row
 
 
@@ -75,10 +86,17 @@ class MaskFiller:
         rows = [row for row, matcher in enumerate(matchers) if matcher is not None]
         if not rows:
             return None
-        if self._executor is None:
-            self._executor = LLExecutor()
         present = [matcher for matcher in matchers if matcher is not None]
         allowed = allocate_token_bitmask(len(rows), present[0].vocab_size)
-        pairs = [matcher.with_row(place) for place, matcher in enumerate(present)]
-        fill_next_token_bitmask_par(self._executor, pairs, allowed)
+        if len(rows) <= FEW_ROWS:
+            for place, matcher in enumerate(present):
+                matcher.fill_row(allowed, place)
+        else:
+            self._fill_in_threads(present, allowed)
         return RowMasks(rows, allowed)
+
+    def _fill_in_threads(self, matchers: Sequence[TokenMatcher], allowed: NDArray[np.int32]) -> None:
+        if self._executor is None:
+            self._executor = LLExecutor()
+        pairs = [matcher.with_row(place) for place, matcher in enumerate(matchers)]
+        fill_next_token_bitmask_par(self._executor, pairs, allowed)
