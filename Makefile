@@ -19,6 +19,10 @@ ONDOL := $(VENV_PYTHON) -m ondol
 # The GPU's kernels on the CPU. Without ARGS: these choose among the tests of the main run.
 INTERPRETED := TRITON_INTERPRET=1 $(VENV_PYTHON) -m pytest tests/interpreted
 PIP_INSTALL := $(VENV_PYTHON) -m pip install --disable-pip-version-check -c constraints.txt
+# Beside a torch for CPUs the tests run the oldest Triton that the kernels are for. A CUDA build of torch has brought
+# its own, and admits no other.
+TRITON := triton==3.6.0; sys_platform == "linux"
+HAS_TRITON := $(VENV_PYTHON) -c 'import importlib.metadata; importlib.metadata.version("triton")' 2>/dev/null
 
 # A stamp is written only when its set-up has ended well. Its name holds a checksum of what was asked for
 # and where: other requirements, or a moved checkout, ask anew. UNFINISHED marks an environment whose first
@@ -92,8 +96,9 @@ $(SERVE_STAMP):
 	@rm -f $(VENV)/.ondol-serve-* && touch $@ && rm -f $(UNFINISHED)
 
 # What tests need includes what serving needs.
-$(TEST_STAMP):
+$(TEST_STAMP): $(SERVE_STAMP)
 	$(CREATE_VENV)
+	@$(HAS_TRITON) || $(PIP_INSTALL) '$(TRITON)'
 	$(PIP_INSTALL) -e '.[dev]'
 	@rm -f $(VENV)/.ondol-serve-* $(VENV)/.ondol-test-* && touch $(SERVE_STAMP) $@ && rm -f $(UNFINISHED)
 

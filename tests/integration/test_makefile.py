@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 # Stands in for Python: makes a .venv with a copy of itself, and fails where the test says so.
 FAKE_PYTHON = """#!/bin/sh
 case "$*" in
+  *'version("triton")') test ! -e "$FAKE_HOME/has-no-triton"; exit $? ;;
   "-c "*) test ! -e "$FAKE_HOME/is-too-old"; exit $? ;;
   "--version") echo "Python 3.9.1"; exit 0 ;;
   "-m pip --version") exit 0 ;;
@@ -101,7 +102,8 @@ def test_serve_sets_up_once_and_only_serves_afterwards(checkout):
 
 def test_the_set_up_for_tests_also_serves(checkout):
     assert checkout.make("test").returncode == 0
-    assert checkout.take_calls() == ["-m venv --clear .venv", f"{INSTALL} .[dev]", *FAST_TESTS]
+    made = ["-m venv --clear .venv", f"{INSTALL} .", f"{INSTALL} .[dev]"]
+    assert checkout.take_calls() == [*made, *FAST_TESTS]
     checkout.make("serve")
     assert not any("pip" in call for call in checkout.take_calls())
 
@@ -111,6 +113,22 @@ def test_tests_add_to_the_set_up_for_serving(checkout):
     checkout.take_calls()
     checkout.make("test")
     assert checkout.take_calls() == [f"{INSTALL} .[dev]", *FAST_TESTS]
+
+
+def test_tests_get_the_oldest_triton_where_torch_has_brought_none(checkout):
+    checkout.make("serve")
+    checkout.take_calls()
+    checkout.switch("has-no-triton", True)
+    checkout.make("test")
+    triton, dev, *_ = checkout.take_calls()
+    assert triton == f'{INSTALL.removesuffix(" -e")} triton==3.6.0; sys_platform == "linux"'
+    assert dev == f"{INSTALL} .[dev]"
+
+
+def test_no_constraint_asks_for_another_triton_than_torch_brings():
+    names = [line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    assert "torch" in names
+    assert "triton" not in names
 
 
 def test_changed_requirements_are_installed_into_the_same_environment(checkout):
@@ -217,7 +235,7 @@ def test_a_failing_command_fails_make(checkout):
 
 def test_check_is_lint_types_and_contracts(checkout):
     assert checkout.make("check").returncode == 0
-    assert checkout.take_calls()[2:] == ["-m ruff format --check .", "-m ruff check .", "-m mypy", ""]
+    assert checkout.take_calls()[3:] == ["-m ruff format --check .", "-m ruff check .", "-m mypy", ""]
 
 
 def test_clean_removes_what_set_up_made(checkout):
