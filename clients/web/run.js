@@ -7,6 +7,8 @@
 /** How often readers are told: often enough to look steady, seldom enough to cost little. */
 const TELL_EVERY_MS = 33;
 const KEEP_EVERY_MS = 500;
+/** What came within less is how the network cut it, not how fast the model writes. */
+const MIN_SPAN_S = 0.1;
 
 /**
  * @typedef {object} Streaming
@@ -163,7 +165,7 @@ export class Run {
 
   #tokensPerS() {
     const spanS = (this.#lastMs - this.#firstMs) / 1000;
-    return this.#numTokens > 1 && spanS > 0 ? (this.#numTokens - 1) / spanS : null;
+    return spanS >= MIN_SPAN_S ? (this.#numTokens - 1) / spanS : null;
   }
 
   #tellSoon() {

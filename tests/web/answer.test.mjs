@@ -125,6 +125,16 @@ test("a run counts tokens from the first one on, and adds what it continues", as
   assert.deepEqual(kept, [], "a run that ended keeps nothing any more");
 });
 
+test("words that came at once have no speed", () => {
+  let nowMs = 0;
+  const message = { id: "a", content: "" };
+  const run = new Run({ conversationId: "c", message, onChange: () => undefined, keep: async () => undefined, clockMs: () => nowMs });
+  run.add({ text: "뒤" });
+  nowMs += 1;
+  run.add({ text: "에" });
+  assert.equal(run.outcome({ finishReason: "stopped" }).stats.tokensPerS, undefined);
+});
+
 test("a run that waits goes on in time, when it is told, or when it is given up", async () => {
   const begin = () => new Run({ conversationId: "c", message: { id: "a", content: "" }, onChange: () => undefined, keep: async () => undefined });
   await begin().pause({ for: "turn", delayS: 0 }, null);

@@ -51,7 +51,9 @@ export function createMessageView(app) {
       const body = isEditing ? [createEditor(app, message)] : parts.show(now);
       const actions = !isEditing && (live ? parts.progress(now) : parts.actions(now, siblings));
       fill(element, divider, ...body, actions);
-      if (isEditing) element.querySelector("textarea").focus();
+      if (!isEditing) return;
+      element.querySelector("textarea").focus();
+      element.scrollIntoView({ block: "nearest" });
     },
   };
 }

@@ -58,6 +58,7 @@ export class MessageWindow {
     const branch = path(conversation);
     if (conversation.id !== before.conversation?.id) this.#begin(branch.length);
     if (answerId !== null && answerId !== before.answerId) this.#parts.scroller.follow();
+    if (editing !== null && editing !== before.editing) this.#parts.scroller.leave();
     this.#settle(branch.length);
     this.#scene = { ...now, start: this.#start };
     this.#render(conversation, branch);

@@ -43,6 +43,11 @@ export class Scroller {
     this.#stick();
   }
 
+  /** Stays where it is although what is below grows: the reader is busy there. */
+  leave() {
+    this.#isFollowing = false;
+  }
+
   /** Changes what is above without moving what is being read. @param {() => void} change */
   keepInPlace(change) {
     const anchor = firstInSight(this.#pane, this.#content);

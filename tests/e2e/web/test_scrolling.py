@@ -95,3 +95,18 @@ def test_who_reads_above_is_not_moved_by_an_answer_and_gets_back_to_it(stub, cha
     to_end.click()
     expect(to_end).to_be_hidden()
     assert pane(chat).evaluate(PLACE)[1] <= 1
+
+
+def test_a_message_that_is_worded_anew_is_seen_whole(chat):
+    pane(chat).evaluate("(pane) => pane.scrollTo(0, pane.scrollHeight)")
+    expect(chat.page.get_by_role("button", name="맨 아래로")).to_be_hidden()
+    size = chat.page.viewport_size
+    room = chat.questions.last.bounding_box()["y"] - pane(chat).bounding_box()["y"]
+    # The question is the first thing in sight, and its editor is taller.
+    chat.page.set_viewport_size(size | {"height": size["height"] - int(room) + 20})
+    chat.press("고치기", chat.questions.last)
+    expect(chat.page.locator(".editor")).to_be_in_viewport(ratio=1)
+    expect(chat.page.get_by_role("button", name="맨 아래로")).to_be_visible()
+    assert chat.page.locator(".editor").bounding_box()["y"] >= pane(chat).bounding_box()["y"]
+    chat.page.keyboard.press("Escape")
+    chat.page.set_viewport_size(size)
