@@ -9,6 +9,7 @@ import os
 import queue
 import socket
 import threading
+from contextlib import suppress
 
 import msgspec
 
@@ -39,7 +40,8 @@ class Channel:
 
     def _read(self) -> None:
         decoder = msgspec.msgpack.Decoder(ToEngine)
-        with self._connection.makefile("rb") as stream:
+        # A peer that dies with messages unread resets the connection; any other just ends it.
+        with suppress(ConnectionResetError), self._connection.makefile("rb") as stream:
             while len(prefix := stream.read(LENGTH_PREFIX.size)) == LENGTH_PREFIX.size:
                 (length,) = LENGTH_PREFIX.unpack(prefix)
                 body = stream.read(length)
