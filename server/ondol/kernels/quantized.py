@@ -36,6 +36,9 @@ FP4_VALUES = tuple(sign * value / 12.0 for sign in (1.0, -1.0) for value in FP4_
 # bitsandbytes quantizes the scales again in blocks of 256 (double quantization).
 NESTED_BLOCK_SIZE = 256
 INT4_ZERO = 8
+# Weights that a CPU dequantizes at once. On the way they take some 20 bytes each: of a large matrix the
+# system would hand that out page by page, each time anew. A GPU's launches would cost more than its memory.
+PIECE_WEIGHTS = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +209,11 @@ class QuantizedMatrix(nn.Module):
         return self.codes.numel() // self.codes.shape[-1] * self.num_in
 
     @property
+    def num_piece_rows(self) -> int:
+        """Rows of codes that a CPU dequantizes at once; a flat matrix is a single one."""
+        return max(1, min(self.packed.shape[-2], PIECE_WEIGHTS // self.num_in))
+
+    @property
     def num_bytes(self) -> int:
         """Memory of codes, scales, zeros and column order."""
         return sum(parameter.nbytes for parameter in self.parameters())
@@ -213,12 +221,18 @@ class QuantizedMatrix(nn.Module):
     def dequantize(self, dtype: torch.dtype, expert: int | None = None) -> Tensor:
         """[rows, K] in `dtype`, in the order of the codes' columns; computed in float32."""
         codes = self.codes if expert is None else self.codes[expert]
-        values = self._values(codes)
+        zeros = self.zeros if self.zeros is None or expert is None else self.zeros[expert]
         groups = self._group_scales(expert)
-        if self.zeros is not None:
-            zeros = self.zeros if expert is None else self.zeros[expert]
-            values = values - self._spread(zeros.float())
-        return (values * self._spread(groups)).to(dtype).view(self.shape)
+        num_rows = len(codes)
+        num_piece_rows = self.num_piece_rows if codes.device.type == "cpu" else num_rows
+        weights = torch.empty((num_rows, self.num_in), dtype=dtype, device=codes.device)
+        for start in range(0, num_rows, num_piece_rows):
+            rows = slice(start, start + num_piece_rows)
+            values = self._values(codes[rows])
+            if zeros is not None:
+                values = values - self._spread(zeros[rows].float())
+            torch.mul(values, self._spread(groups[rows]), out=weights[rows])
+        return weights.view(self.shape)
 
     def inputs(self, hidden: Tensor, expert: int | None = None) -> Tensor:
         """Hidden states [T, K] with their columns in the order of the codes'."""

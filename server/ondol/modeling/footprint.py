@@ -13,8 +13,8 @@ from ondol.kernels.kv_layer import FLOAT8, kv_head_bytes
 from ondol.kernels.quantized import QuantizedMatrix
 from ondol.modeling.loading import Blueprint
 
-# Dequantizing a matrix by the torch reference makes unpacked codes, indices, values, spread scales and
-# their product: some 20 bytes for each of its weights at once.
+# The torch reference makes unpacked codes, indices, values and spread scales on the way: some 20 bytes for
+# each weight that it dequantizes at once, beside the matrix that comes of it.
 DEQUANTIZE_BYTES = 20
 # Float32 values per row of a step: hidden states and residual, q/k/v, gate and up and their product.
 HIDDEN_COPIES = 6
@@ -29,9 +29,9 @@ MASK_BYTES = 1 + 1 + 4
 READ_CODE_BYTES = 6
 # Cosines and sines of the context, and the angles that they are built from.
 ROTARY_TABLES = 4
-# What the allocator keeps beside what is in use: freed blocks that are too small for the next need.
-# The starter's engine kept 7 to 72 MB, depending on the form of its weights and from one run to the next.
-HEAP_BYTES = 36 * 2**20
+# What is resident beside what is counted: operands that the matrix library packs, and freed blocks that are
+# too small for the next need. In steps of the starter's engine both together were 6 to 33 MB.
+HEAP_BYTES = 20 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Footprint:
     Attributes:
         weights_bytes: all parameters, scales and tables included; exact.
         num_kv_values: keys and values that one token leaves in the cache, all layers.
-        largest_matrix: weights of the largest quantized matrix, 0 where there is none.
+        dequantize_bytes: the most that dequantizing one matrix takes, 0 where none is quantized.
     """
 
     weights_bytes: int
@@ -69,7 +69,7 @@ class Footprint:
     hidden_size: int
     intermediate_size: int
     vocab_size: int
-    largest_matrix: int
+    dequantize_bytes: int
 
     def kv_token_bytes(self, dtype: torch.dtype) -> int:
         """Bytes of one token's keys and values, all layers."""
@@ -93,7 +93,7 @@ class Footprint:
             wide * load.num_rows * row_values
             + wide * LOGIT_COPIES * load.num_seqs * self.vocab_size
             + wide * ROTARY_TABLES * load.context * self.head_dim
-            + max(gathered_bytes + mask_bytes, DEQUANTIZE_BYTES * self.largest_matrix)
+            + max(gathered_bytes + mask_bytes, self.dequantize_bytes)
             + HEAP_BYTES
         )
 
@@ -101,14 +101,7 @@ class Footprint:
 def measure_footprint(blueprint: Blueprint) -> Footprint:
     """Count a model that was drawn, from its shapes alone."""
     model, config = blueprint.model, blueprint.config
-    largest_matrix = max(
-        (
-            math.prod(matrix.shape)
-            for _, matrix in model.named_modules()
-            if isinstance(matrix, QuantizedMatrix)
-        ),
-        default=0,
-    )
+    matrices = (module for _, module in model.named_modules() if isinstance(module, QuantizedMatrix))
     num_heads = config.num_attention_heads
     return Footprint(
         weights_bytes=sum(parameter.nbytes for parameter in model.parameters()),
@@ -119,5 +112,10 @@ def measure_footprint(blueprint: Blueprint) -> Footprint:
         hidden_size=config.hidden_size,
         intermediate_size=getattr(config, "intermediate_size", 4 * config.hidden_size),
         vocab_size=config.vocab_size,
-        largest_matrix=largest_matrix,
+        dequantize_bytes=max((_dequantize_bytes(matrix, blueprint.dtype) for matrix in matrices), default=0),
     )
+
+
+def _dequantize_bytes(matrix: QuantizedMatrix, dtype: torch.dtype) -> int:
+    num_at_once = matrix.num_piece_rows * matrix.num_in
+    return dtype.itemsize * math.prod(matrix.shape) + DEQUANTIZE_BYTES * num_at_once

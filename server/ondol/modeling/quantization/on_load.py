@@ -37,7 +37,7 @@ METHODS: Mapping[str, Method] = MappingProxyType({"int8": "int8", "nf4": "nf4", 
 
 BLOCK_SIZE = 64
 INT8_MAX = 127.0
-# Weights that LLM.int8's operator quantizes at once: it takes some 12 bytes of scratch for each.
+# Weights that are quantized to int8 at once: each takes 8 bytes of scratch.
 PIECE_WEIGHTS = 1 << 20
 
 
@@ -86,12 +86,14 @@ class Int8Rows:
         num_rows = max(1, PIECE_WEIGHTS // weight.shape[1])
         for start in range(0, weight.shape[0], num_rows):
             rows = slice(start, start + num_rows)
-            codes, absmax, _ = _bitsandbytes().int8_vectorwise_quant(weight[rows].to(torch.float16))
+            rounded = weight[rows].to(torch.float16)
+            absmax = rounded.abs().amax(dim=1, keepdim=True).float()
             if not bool(absmax.isfinite().all()):
                 raise BadTensor(name, "holds values beyond float16, which int8 quantization rounds to")
-            # A row of zeros has no scale; what a division by it casts to depends on the processor.
-            all_codes[rows].copy_(codes.masked_fill_(absmax[:, None] == 0, 0))
-            all_scales[rows].copy_((absmax / INT8_MAX)[:, None])
+            # A row of zeros has no scale: divided by it, its codes would be no numbers.
+            factors = (INT8_MAX / absmax).masked_fill_(absmax == 0, 0.0)
+            all_codes[rows].copy_((rounded * factors).round_())
+            all_scales[rows].copy_(absmax / INT8_MAX)
 
 
 @dataclass(frozen=True, slots=True)
