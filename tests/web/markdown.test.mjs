@@ -1,10 +1,11 @@
 // Markdown as text: what is read as what, how an unfinished end is shown, and which blocks stay.
 import assert from "node:assert/strict";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 
 import { createBlocks } from "../../clients/web/markdown/blocks.js";
+import { LANGUAGES } from "../../clients/web/markdown/highlight.js";
 import { displayable } from "../../clients/web/markdown/open_end.js";
 import { createParser } from "../../clients/web/markdown/parser.js";
 
@@ -118,6 +119,12 @@ test("only the last block of a growing text changes", { skip }, () => {
   const { from, blocks: changed } = blocks.update("하나.\n\n둘.\n\n셋이", false);
   assert.equal(from, 2);
   assert.deepEqual(changed.map((block) => block.raw), ["셋이"]);
+});
+
+test("the languages that are coloured are those that are copied beside the page", () => {
+  const copier = readFileSync(new URL("../../clients/web/vendor.mjs", import.meta.url), "utf8");
+  const copied = /const LANGUAGES = \[([^\]]*)\]/.exec(copier)[1].match(/\w+/g);
+  assert.deepEqual([...LANGUAGES], copied);
 });
 
 test("another text begins anew", { skip }, () => {

@@ -13,7 +13,8 @@ const ALIASES = Object.freeze({
   py: "python", python3: "python", rb: "ruby", rs: "rust", sh: "bash", shell: "bash", svg: "xml", toml: "ini",
   ts: "typescript", tsx: "typescript", yml: "yaml", zsh: "bash",
 });
-const LANGUAGES = new Set([
+/** What vendor.mjs copies. */
+export const LANGUAGES = Object.freeze([
   "bash", "c", "cpp", "csharp", "css", "diff", "dockerfile", "go", "ini", "java", "javascript", "json", "kotlin",
   "markdown", "php", "python", "ruby", "rust", "sql", "swift", "typescript", "xml", "yaml",
 ]);
@@ -60,7 +61,7 @@ export function createHighlighter(load, whenIdle = idle) {
 function languageName(code) {
   const said = code.className.replace(/^language-/, "");
   const name = Object.hasOwn(ALIASES, said) ? ALIASES[said] : said;
-  return LANGUAGES.has(name) ? name : null;
+  return LANGUAGES.includes(name) ? name : null;
 }
 
 function register(hljs, name, grammar) {

@@ -6,8 +6,8 @@
  */
 import { fromOpenWebui, isOpenWebui } from "./open_webui.js";
 
-export const FORMAT = "ondol.conversations";
-export const VERSION = 1;
+const FORMAT = "ondol.conversations";
+const VERSION = 1;
 
 const ROLES = new Set(["user", "assistant"]);
 

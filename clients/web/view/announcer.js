@@ -52,7 +52,7 @@ export function createAnnouncer({ state, t }) {
 }
 
 /** @param {string} text @returns {number} where its last whole sentence ends */
-export function lastEnd(text) {
+function lastEnd(text) {
   return [...text.matchAll(END)].reduce((_, match) => match.index + match[0].length, 0);
 }
 

@@ -17,7 +17,7 @@ import { icon } from "../icons.js";
  * @param {...import("../dom.js").Child} children
  * @returns {HTMLDialogElement}
  */
-export function createDialog(app, { id, title, className = "", onClose = () => undefined }, ...children) {
+function createDialog(app, { id, title, className = "", onClose = () => undefined }, ...children) {
   const close = h(
     "button",
     { class: "icon-button", type: "button", "aria-label": app.t("action.close"), onclick: () => dialog.close() },
