@@ -54,5 +54,5 @@ def test_a_step_dequantizes_the_largest_matrix_piece_by_piece(folder, monkeypatc
     whole = measure_footprint(blueprint)
     assert whole.dequantize_bytes == (4 + DEQUANTIZE_BYTES) * head_weights
     assert whole.workspace_bytes(LOAD, torch.float32) > whole.dequantize_bytes
-    monkeypatch.setattr(quantized, "PIECE_WEIGHTS", 8 * 64)
-    assert measure_footprint(blueprint).dequantize_bytes == 4 * head_weights + DEQUANTIZE_BYTES * 8 * 64
+    monkeypatch.setattr(quantized, "PIECE_WEIGHTS", 128 * 64)
+    assert measure_footprint(blueprint).dequantize_bytes == 4 * head_weights + DEQUANTIZE_BYTES * 128 * 64
