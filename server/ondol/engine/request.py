@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ondol.engine.grammar import TokenMatcher
 from ondol.engine.messages import FinishReason, TokenLogprob
 from ondol.engine.sampling_params import SamplingParams
+from ondol.engine.token_counts import TokenCounts
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +55,8 @@ class Request:
     prompt_logprobs: list[TokenLogprob | None] | None = None
     started_s: float | None = None
     is_open: bool = True
+    _all_counts: TokenCounts | None = None
+    _output_counts: TokenCounts | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -89,6 +92,20 @@ class Request:
     def output_ids(self) -> list[int]:
         """The generated tokens, copied."""
         return self.token_ids[self.num_prompt_tokens :]
+
+    def count_tokens(self) -> TokenCounts:
+        """How often each token is known to be in prompt and output; for who asks again and again."""
+        if self._all_counts is None:
+            self._all_counts = TokenCounts(0)
+        self._all_counts.catch_up(self.token_ids)
+        return self._all_counts
+
+    def count_output_tokens(self) -> TokenCounts:
+        """The same of the output alone."""
+        if self._output_counts is None:
+            self._output_counts = TokenCounts(self.num_prompt_tokens)
+        self._output_counts.catch_up(self.token_ids)
+        return self._output_counts
 
     def bytes_of_tokens(self, start: int, stop: int) -> bytes:
         """The ids of a range as bytes, for hashing."""

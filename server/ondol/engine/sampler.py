@@ -150,7 +150,8 @@ class Cells:
     """Single logits of a batch, and a number for each, gathered on the host."""
 
     def __init__(self) -> None:
-        self._places: list[NDArray[np.int64]] = []
+        self._rows: list[int] = []
+        self._ids: list[NDArray[np.int64]] = []
         self._values: list[NDArray[np.float32]] = []
 
     def add(
@@ -158,14 +159,16 @@ class Cells:
     ) -> None:
         """Cells of one row; `values` is a number for each, or one for all."""
         ids = np.asarray(token_ids, dtype=np.int64)
-        self._places.append(np.stack((np.full_like(ids, row), ids)))
-        self._values.append(np.broadcast_to(np.asarray(values, dtype=np.float32), ids.shape))
+        self._rows.append(row)
+        self._ids.append(ids)
+        self._values.append(np.full(len(ids), values, dtype=np.float32))
 
     def on(self, device: torch.device) -> tuple[tuple[Tensor, Tensor], Tensor] | None:
         """(rows, token ids) [N] each to index logits with, and values [N] float32; None if there are none."""
-        if not self._places:
+        if not self._rows:
             return None
-        places = upload(np.concatenate(self._places, axis=1), device)
+        rows = np.repeat(self._rows, [len(ids) for ids in self._ids])
+        places = upload(np.stack((rows, np.concatenate(self._ids))), device)
         return (places[0], places[1]), upload(np.concatenate(self._values), device)
 
 
@@ -184,7 +187,7 @@ def _apply_repetition_penalties(logits: Tensor, requests: Sequence[Request]) -> 
     cells = Cells()
     for row, request in enumerate(requests):
         if request.params.repetition_penalty != 1.0:
-            cells.add(row, sorted(set(request.token_ids)), request.params.repetition_penalty)
+            cells.add(row, request.count_tokens().ids, request.params.repetition_penalty)
     if (found := cells.on(logits.device)) is not None:
         places, penalties = found
         scores = logits[places]
@@ -197,10 +200,9 @@ def _apply_output_penalties(logits: Tensor, requests: Sequence[Request]) -> None
     for row, request in enumerate(requests):
         params = request.params
         if (params.presence_penalty or params.frequency_penalty) and request.num_output_tokens:
-            output = np.asarray(request.output_ids(), dtype=np.int64)
-            seen, counts = np.unique(output, return_counts=True)
-            by_count = np.float32(params.frequency_penalty) * counts.astype(np.float32)
-            cells.add(row, seen, np.float32(params.presence_penalty) + by_count)
+            output = request.count_output_tokens()
+            by_count = np.float32(params.frequency_penalty) * output.counts
+            cells.add(row, output.ids, np.float32(params.presence_penalty) + by_count)
     if (found := cells.on(logits.device)) is not None:
         places, penalties = found
         logits.index_put_(places, logits[places] - penalties)

@@ -212,6 +212,17 @@ def test_presence_and_frequency_penalties_follow_openai_over_the_output():
     torch.testing.assert_close(ours, expected)
 
 
+def test_penalties_count_what_a_request_has_grown_by():
+    row = random_logits(1)[0]
+    penalties = {"repetition_penalty": 1.3, "presence_penalty": 0.5, "frequency_penalty": 0.25}
+    growing = request([1, 5], temperature=0.0, **penalties)
+    for token in (5, 9, 5, 2):
+        growing.add_output_token(token)
+        at_once = request(growing.token_ids, 2, temperature=0.0, **penalties)
+        assert torch.equal(adjusted(row, growing), adjusted(row, at_once))
+        assert not torch.equal(adjusted(row, growing), row)
+
+
 @pytest.mark.parametrize("name", ["presence_penalty", "frequency_penalty"])
 def test_a_negative_penalty_makes_repetition_likelier(name):
     ours = adjusted(torch.zeros(VOCAB_SIZE), request([1, 4], 1, temperature=0.0, **{name: -1.0}))
