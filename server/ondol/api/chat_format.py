@@ -30,8 +30,9 @@ from ondol.api.generation_fields import GenerationFields
 from ondol.api.logprobs import chat_logprobs
 from ondol.engine.messages import TokenLogprob
 from ondol.model_manager.loaded_model import LoadedModel
-from ondol.service.answer import Answer, ChoiceDelta, FinishReason, TokenCount, WholeChoice
+from ondol.service.answer import ChoiceDelta, FinishReason
 from ondol.service.generation import Timings
+from ondol.service.whole_answer import Answer, TokenCount, WholeChoice
 from ondol.text.tools.calls import ToolCallDelta
 
 

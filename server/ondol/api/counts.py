@@ -7,8 +7,8 @@ from msgspec import UNSET, UnsetType
 
 from ondol.api.answers import AnswerTimings, PromptTokensDetails, Usage
 from ondol.api.generation_fields import GenerationFields
-from ondol.service.answer import TokenCount
 from ondol.service.generation import Timings
+from ondol.service.whole_answer import TokenCount
 
 
 def usage_of(count: TokenCount) -> Usage:

@@ -28,17 +28,9 @@ from ondol.errors import Draining, InvalidRequest, Loading, OndolError
 from ondol.keys.usage import KeyUsage
 from ondol.metrics import Metrics
 from ondol.model_manager.loaded_model import LoadedModel
-from ondol.service.answer import (
-    Answer,
-    Caller,
-    ChoiceDelta,
-    FinishReason,
-    Generation,
-    TokenCount,
-    collect,
-    slowest,
-)
+from ondol.service.answer import Caller, ChoiceDelta, FinishReason, Generation
 from ondol.service.generation import Timings
+from ondol.service.whole_answer import Answer, TokenCount, collect, slowest
 
 Fields = TypeVar("Fields", bound=GenerationFields)
 

@@ -1,20 +1,19 @@
-"""What a request generates: its choices side by side, as deltas or collected.
+"""What a request generates: its choices side by side, as deltas.
 
 Every protocol's answers are made of these: `chat.py` and `completion.py` say what is to be
 generated, the front doors say in which words it is told. Knows nothing about HTTP. Invariant: each
 choice ends with exactly one finish reason, or the whole answer with an OndolError.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ondol.engine.messages import TokenLogprob
-from ondol.errors import EngineFailed
 from ondol.metrics import Metrics
 from ondol.model_manager.loaded_model import LoadedModel
-from ondol.service.generation import GenerationRequest, TextDelta, Timings, interleave, stream_text
+from ondol.service.generation import GenerationRequest, TextDelta, interleave, stream_text
 from ondol.text.structured_output import validate_grammar
 from ondol.text.tools.calls import ToolCallDelta, ToolCallParser
 
@@ -77,8 +76,7 @@ class Generation:
         num_kept: of each run of `num_candidates` choices, how many the answer shows, best first.
         new_parser: reads tool calls out of one choice's text.
         ignored: names of what was asked for and this model cannot do.
-        untried_grammar: what has to compile before anything is computed.
-        grammar_param: the field that it comes from.
+        untried_grammars: what has to compile before anything is computed, by the field that it comes from.
         spend: told of tokens as they are used, those of the prompt first.
     """
 
@@ -90,14 +88,13 @@ class Generation:
     num_kept: int = 1
     new_parser: Callable[[], ToolCallParser] | None = None
     ignored: tuple[str, ...] = ()
-    untried_grammar: str | None = None
-    grammar_param: str = "response_format"
+    untried_grammars: Mapping[str, str] = field(default_factory=dict)
     spend: Callable[[int], None] = _nothing
 
     async def check(self) -> None:
-        """Raises InvalidRequest if nothing can match the grammar."""
-        if self.untried_grammar is not None:
-            await validate_grammar(self.untried_grammar, param=self.grammar_param)
+        """Raises InvalidRequest if nothing can match one of the grammars."""
+        for param, grammar in self.untried_grammars.items():
+            await validate_grammar(grammar, param=param)
 
     async def deltas(self, metrics: Metrics) -> AsyncGenerator[tuple[int, ChoiceDelta]]:
         """(index, delta) of all choices as they come; closing this ends them all."""
@@ -112,101 +109,6 @@ class Generation:
             async for index, delta in arrivals:
                 self.spend(len(delta.token_ids))
                 yield index, readers[index].read(delta)
-
-
-class TokenCount:
-    """Tokens of one request, counted as deltas pass by."""
-
-    def __init__(self, generation: Generation) -> None:
-        self._requests = generation.requests
-        self._num_cached = [0] * len(generation.requests)
-        self.num_prompt = generation.num_prompt_tokens
-        self.num_completion = 0
-
-    @property
-    def num_cached(self) -> int:
-        """Prompt tokens that came from the prefix cache."""
-        return sum(self._num_cached)
-
-    def add(self, index: int, delta: TextDelta) -> None:
-        """Count one delta."""
-        self.num_completion += len(delta.token_ids)
-        # Further choices find the prompt that the first one has just computed: not a saving that
-        # the client's earlier requests made.
-        if self._requests[index].params.choice == 0 and delta.num_cached_tokens:
-            self._num_cached[index] = delta.num_cached_tokens
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """One whole call; `arguments` is JSON text."""
-
-    call_id: str
-    name: str
-    arguments: str
-
-
-@dataclass(frozen=True, slots=True)
-class WholeChoice:
-    """One choice after its end; fields as in `ChoiceDelta` and `TextDelta`.
-
-    `mean_logprob` is over all generated tokens, the end token included; of none, 0.
-    """
-
-    text: str
-    calls: tuple[ToolCall, ...]
-    finish_reason: FinishReason
-    token_ids: tuple[int, ...]
-    logprobs: tuple[TokenLogprob, ...]
-    prompt_logprobs: tuple[TokenLogprob | None, ...]
-    prompt_text: str
-    prompt_ids: Sequence[int]
-    mean_logprob: float
-    timings: Timings | None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Everything at once: the choices to show, in order, and the tokens of all that were generated."""
-
-    choices: tuple[WholeChoice, ...]
-    count: TokenCount
-    timings: Timings | None
-
-
-async def collect(generation: Generation, metrics: Metrics) -> Answer:
-    """The same deltas, whole."""
-    count = TokenCount(generation)
-    collectors = [_ChoiceCollector() for _ in generation.requests]
-    async with aclosing(generation.deltas(metrics)) as deltas:
-        async for index, delta in deltas:
-            count.add(index, delta.generated)
-            collectors[index].add(delta)
-    choices = [collector.whole() for collector in collectors]
-    return Answer(_best(choices, generation), count, slowest(choice.timings for choice in choices))
-
-
-def slowest(timings: Iterable[Timings | None]) -> Timings | None:
-    """Of choices that ran side by side, each stage as the slowest one met it."""
-    known = [timing for timing in timings if timing is not None]
-    if not known:
-        return None
-    return Timings(
-        queue_s=max(timing.queue_s for timing in known),
-        prefill_s=max(timing.prefill_s for timing in known),
-        decode_s=max(timing.decode_s for timing in known),
-    )
-
-
-def _best(choices: Sequence[WholeChoice], generation: Generation) -> tuple[WholeChoice, ...]:
-    num_candidates, num_kept = generation.num_candidates, generation.num_kept
-    if num_candidates == num_kept:
-        return tuple(choices)
-    kept: list[WholeChoice] = []
-    for start in range(0, len(choices), num_candidates):
-        candidates = choices[start : start + num_candidates]
-        kept += sorted(candidates, key=lambda choice: -choice.mean_logprob)[:num_kept]
-    return tuple(kept)
 
 
 class _ChoiceReader:
@@ -240,56 +142,3 @@ class _ChoiceReader:
             text, calls = text + rest.text, calls + rest.calls
         self._has_called = self._has_called or bool(calls)
         return text, calls
-
-
-@dataclass(slots=True)
-class _ChoiceCollector:
-    """Choice deltas in, the whole choice out."""
-
-    _texts: list[str] = field(default_factory=list)
-    _calls: list[ToolCall] = field(default_factory=list)
-    _token_ids: list[int] = field(default_factory=list)
-    _logprobs: list[TokenLogprob] = field(default_factory=list)
-    _prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
-    _prompt_text: str = ""
-    _prompt_ids: Sequence[int] = ()
-    _sum_logprobs: float = 0.0
-    _last: ChoiceDelta | None = None
-
-    def add(self, delta: ChoiceDelta) -> None:
-        generated = delta.generated
-        self._texts.append(delta.text)
-        self._token_ids += generated.token_ids
-        self._logprobs += delta.shown_logprobs
-        self._sum_logprobs += sum(token.logprob for token in generated.logprobs)
-        self._prompt_text += delta.prompt_text
-        self._prompt_ids = self._prompt_ids or delta.prompt_ids
-        if generated.prompt_logprobs is not None:
-            self._prompt_logprobs = generated.prompt_logprobs
-        for piece in delta.calls:
-            self._add_call(piece)
-        self._last = delta
-
-    def whole(self) -> WholeChoice:
-        last = self._last
-        if last is None or last.finish_reason is None:
-            raise EngineFailed("The engine ended the request without a reason.")
-        return WholeChoice(
-            text="".join(self._texts),
-            calls=tuple(self._calls),
-            finish_reason=last.finish_reason,
-            token_ids=tuple(self._token_ids),
-            logprobs=tuple(self._logprobs),
-            prompt_logprobs=self._prompt_logprobs,
-            prompt_text=self._prompt_text,
-            prompt_ids=self._prompt_ids,
-            mean_logprob=self._sum_logprobs / max(1, len(self._token_ids)),
-            timings=last.generated.timings,
-        )
-
-    def _add_call(self, piece: ToolCallDelta) -> None:
-        if piece.index == len(self._calls):
-            self._calls.append(ToolCall(piece.call_id or "", piece.name or "", piece.arguments))
-            return
-        call = self._calls[piece.index]
-        self._calls[piece.index] = replace(call, arguments=call.arguments + piece.arguments)

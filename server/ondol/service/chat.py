@@ -4,7 +4,7 @@ Front doors translate their messages and fields into a `ChatTurn`. Knows nothing
 formats. Invariant: the model's own template writes the prompt, special tokens included.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from ondol.model_manager.loaded_model import LoadedModel
 from ondol.service.answer import Caller, Generation
 from ondol.service.generation import GenerationRequest
 from ondol.service.sampling_options import SamplingOptions, check_text_size
-from ondol.text.structured_output import lark_grammar
+from ondol.text.structured_output import either_grammar, lark_grammar
 from ondol.text.tools.tool_format import ToolFormat, tool_format
 
 
@@ -40,13 +40,17 @@ class ToolUse:
         return tuple(tool["function"]["name"] for tool in self.tools)
 
     def grammar(self, fmt: ToolFormat) -> str | None:
-        """What the answer has to match; None if a strict schema is not asked for."""
+        """What the answer has to match; None if neither a call nor a strict schema is asked for."""
         if self.forced_names:
-            forced = [tool for tool in self.tools if tool["function"]["name"] in self.forced_names]
-            return lark_grammar(fmt.forced_grammar(forced, is_parallel=self.is_parallel), param="tools")
+            return self.call_grammar(fmt, self.forced_names)
         if any(tool["function"].get("strict") for tool in self.tools):
             return lark_grammar(fmt.free_grammar(self.tools), param="tools")
         return None
+
+    def call_grammar(self, fmt: ToolFormat, names: Collection[str]) -> str:
+        """Calls of the tools of these names, and nothing else."""
+        tools = [tool for tool in self.tools if tool["function"]["name"] in names]
+        return lark_grammar(fmt.forced_grammar(tools, is_parallel=self.is_parallel), param="tools")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,13 +111,10 @@ def prepare_chat(model: LoadedModel, turn: ChatTurn, caller: Caller) -> Generati
     Raises InvalidRequest.
     """
     prompt = render_turn(model, turn)
-    fmt, tools, options = prompt.tool_format, turn.tools, turn.options
-    grammar_param = "response_format"
-    # A forced call leaves no room for another format; a free one yields to what was asked for.
-    if fmt is not None and tools is not None and (tools.forced_names or options.grammar is None):
-        options = replace(options, grammar=tools.grammar(fmt))
-        grammar_param = "tools"
-    params = options.params(model, len(prompt.token_ids), "messages")
+    fmt, tools = prompt.tool_format, turn.tools
+    grammars = _grammars(turn, fmt)
+    grammar = either_grammar(tuple(grammars.values()))
+    params = replace(turn.options, grammar=grammar).params(model, len(prompt.token_ids), "messages")
     requests = tuple(
         GenerationRequest(
             prompt_ids=prompt.token_ids,
@@ -133,6 +134,18 @@ def prepare_chat(model: LoadedModel, turn: ChatTurn, caller: Caller) -> Generati
         len(prompt.token_ids),
         new_parser=None if fmt is None or tools is None else partial(fmt.parser, tools.names),
         ignored=("tools",) if tools is not None and fmt is None else (),
-        untried_grammar=options.grammar,
-        grammar_param=grammar_param,
+        untried_grammars=grammars,
     )
+
+
+def _grammars(turn: ChatTurn, fmt: ToolFormat | None) -> dict[str, str]:
+    """What the answer has to match, one or the other, by the field that asks for it."""
+    tools, answer = turn.tools, turn.options.grammar
+    formats = {} if answer is None else {"response_format": answer}
+    if fmt is None or tools is None:
+        return formats
+    # A forced call leaves no room for another format; beside a free one either may come.
+    if formats and not tools.forced_names:
+        return {"tools": tools.call_grammar(fmt, tools.names), **formats}
+    calls = tools.grammar(fmt)
+    return {} if calls is None else {"tools": calls}

@@ -9,7 +9,7 @@ space between two tokens, so that a model cannot fill its answer with blanks.
 import asyncio
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -91,6 +91,19 @@ def lark_grammar(text: str, *, param: str = PARAM) -> str:
     return LLMatcher.grammar_from_lark(text)
 
 
+def either_grammar(grammars: Sequence[str]) -> str | None:
+    """The grammar of texts that match at least one of these, which this module made; None where none is."""
+    if len(grammars) < 2:
+        return next(iter(grammars), None)
+    parts = [
+        json.loads(grammar)["grammars"][0] if grammar.startswith("{") else {"lark_grammar": grammar}
+        for grammar in grammars
+    ]
+    named = [part | {"name": f"part{index}"} for index, part in enumerate(parts)]
+    start = {"name": "either", "lark_grammar": "start: " + " | ".join(f"@{part['name']}" for part in named)}
+    return json.dumps({"grammars": [start, *named]}, ensure_ascii=False)
+
+
 def embedded_schema(schema: JsonSchema, *, strict: bool, param: str = PARAM) -> str:
     """`%json {...}` for a Lark grammar: bounded, and written as `json_schema_grammar` writes it.
 
@@ -138,7 +151,8 @@ def _reason(matcher: LLMatcher) -> str:
     if first.startswith("NoExtension"):
         return "nothing can match it"
     # A pattern's error shows the pattern in between.
-    return (f"{first} {lines[-1]}" if first.endswith(":") else first).rstrip(".")
+    pattern_error = next((line for line in lines if line.startswith("error: ")), None)
+    return first.rstrip(".") if pattern_error is None else f"regular expression {pattern_error}"
 
 
 class _Bytes:

@@ -6,11 +6,12 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from support.grammars import allows
 
 from ondol.errors import InvalidRequest
 from ondol.text.structured_output import (
     MAX_COMPILE_S,
+    either_grammar,
     embedded_schema,
     grammar_error,
     json_object_grammar,
@@ -24,26 +25,6 @@ pytestmark = pytest.mark.anyio
 
 # Beyond the check's own bound: what a loaded machine adds.
 DEADLINE_S = MAX_COMPILE_S + 1.0
-
-
-class Bytes:
-    eos_token_id = 256
-    bos_token_id = None
-    special_token_ids = (256,)
-    tokens = (*(bytes([value]) for value in range(256)), b"<end>")
-
-    def __call__(self, text):
-        return list(text)
-
-
-TOKENIZER = LLTokenizer(TokenizerWrapper(Bytes()), slices=[])
-
-
-def allows(grammar, text):
-    """Whether a whole text matches."""
-    matcher = LLMatcher(TOKENIZER, grammar, log_level=0)
-    data = list(text.encode())
-    return matcher.try_consume_tokens(data) == len(data) and matcher.is_accepting()
 
 
 def schema_grammar(schema, *, strict=True):
@@ -126,6 +107,20 @@ def test_a_pattern_matches_the_whole_text():
     grammar = regex_grammar("(네|아니요)!?")
     assert allows(grammar, "네!")
     assert not allows(grammar, "네, 그래요")
+
+
+def test_either_of_several_grammars_may_be_matched_and_no_mixture():
+    schema = schema_grammar({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
+    call = lark_grammar(f'start: "<call>" body\nbody: {embedded_schema({"type": "integer"}, strict=True)}')
+    either = either_grammar([schema, call, regex_grammar("네|아니요")])
+    assert grammar_error(either) is None
+    assert all(allows(either, text) for text in ('{"a": 1}', "<call>5", "아니요"))
+    assert not any(allows(either, text) for text in ('<call>{"a": 1}', "5", '네{"a": 1}', "", "{}"))
+
+
+def test_one_grammar_alone_stays_as_it_is_and_none_is_none():
+    assert either_grammar(["start: /a/"]) == "start: /a/"
+    assert either_grammar([]) is None
 
 
 def test_lark_takes_bounded_schemas_and_special_tokens():
@@ -228,7 +223,8 @@ async def test_a_large_schema_within_the_bounds_compiles_in_time(name):
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda: regex_grammar("("), "regex"),
+        (lambda: regex_grammar("("), "regular expression error: unclosed group"),
+        (lambda: schema_grammar({"type": "string", "pattern": "[z-a]"}), "invalid character class range"),
         (lambda: regex_grammar("a" * 20_000), "at most"),
         (lambda: lark_grammar("start: unknown"), "unknown"),
         (lambda: lark_grammar("start: a\na: b\nb: a"), "nothing can match"),
