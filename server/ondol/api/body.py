@@ -5,7 +5,7 @@ of range, no lone surrogates, bounded size and depth — and no type is coerced 
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeVar
 
@@ -63,7 +63,12 @@ _MAX_IGNORED_NAMES = 32
 
 
 async def read_body(request: Request, max_body_bytes: int) -> bytes:
-    """The whole body; raises BodyTooLarge as soon as it is known to be."""
+    """The whole body; raises BodyTooLarge as soon as that is known, and InvalidRequest if it is encoded."""
+    coding = request.headers.get("content-encoding", "identity")
+    if coding != "identity":
+        raise InvalidRequest(
+            f"The request body is encoded as {coding!r:.80}. Send it without a content-encoding."
+        )
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_body_bytes:
         raise BodyTooLarge(max_body_bytes)
@@ -91,7 +96,7 @@ def parse_body(raw: bytes, body_type: type[Body]) -> tuple[Body, tuple[str, ...]
         body = body_type.model_validate(document)
     except ValidationError as error:
         raise _invalid_field(error, document) from None
-    return body, _ignored_names(document, body_type, others)
+    return body, tuple(sorted(_ignored_names(document, body)))
 
 
 def ignored_header(names: Iterable[str]) -> dict[str, str]:
@@ -118,24 +123,28 @@ def documented_body(path: str, body_type: type[BaseModel], *, streams: bool = Fa
 def _decode(raw: bytes) -> dict[str, object]:
     try:
         document = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError:
+        raise InvalidRequest("The request body is not valid UTF-8. Encode it as UTF-8.") from None
+    except RecursionError:
+        raise InvalidRequest("The request body is nested too deeply. Send plainer JSON.") from None
+    except msgspec.DecodeError as error:
         raise InvalidRequest(f"The request body is not valid JSON: {error}") from None
     if not isinstance(document, dict):
         raise InvalidRequest("The request body must be a JSON object.")
     return document
 
 
-def _ignored_names(
-    document: Mapping[str, object], body_type: type[BaseModel], others: Mapping[str, OtherField]
-) -> tuple[str, ...]:
-    names = [
-        name
-        for name, value in document.items()
-        if name not in body_type.model_fields
-        and not (name in others and others[name].is_quiet(value))
-        and _HEADER_SAFE_NAME.fullmatch(name)
-    ]
-    return tuple(sorted(names))
+def _ignored_names(document: Mapping[str, object], body: BaseModel, prefix: str = "") -> Iterator[str]:
+    """Paths of the fields that `body` does not hold, also inside of its objects, but not of its lists."""
+    others = body.other_fields if isinstance(body, WireModel) else {}
+    known = {field.alias or name: name for name, field in type(body).model_fields.items()}
+    for name, value in document.items():
+        if name in known:
+            inner = getattr(body, known[name])
+            if isinstance(inner, WireModel) and isinstance(value, dict):
+                yield from _ignored_names(value, inner, f"{prefix}{name}.")
+        elif not (name in others and others[name].is_quiet(value)) and _HEADER_SAFE_NAME.fullmatch(name):
+            yield prefix + name
 
 
 def _invalid_field(error: ValidationError, document: object) -> InvalidRequest:
@@ -181,9 +190,9 @@ def _path_text(steps: Sequence[int | str]) -> str:
 
 
 def _plain_message(kind: str, message: str) -> str:
-    if kind == "model_type":
+    if kind in ("model_type", "dict_type"):
         return "input should be an object"
     if kind == "missing":
         return "this field is required"
-    text = message.removeprefix("Value error, ")
+    text = message.removeprefix("Value error, ").replace(" after validation", "")
     return text[:1].lower() + text[1:]

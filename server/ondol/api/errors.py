@@ -192,6 +192,8 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     kind = SERVER_ERROR if error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR else INVALID_REQUEST
     phrase = HTTPStatus(error.status_code).phrase
     message = f"{error.detail}: {request.method} {request.scope['path']}"
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        message += ". OpenAI's routes begin with /v1; /openapi.json lists all."
     code = phrase.lower().replace(" ", "_")
     body = ErrorBody(ErrorDetail(message=message, type=kind, param=None, code=code))
     return _respond(error.status_code, body, dict(error.headers or {}))

@@ -72,6 +72,10 @@ OTHER_FIELDS: Mapping[str, OtherField] = {
 class StreamOptions(WireModel):
     """What a stream tells besides text."""
 
+    other_fields: ClassVar[Mapping[str, OtherField]] = {
+        "include_obfuscation": OtherField("ignored", "chunks are not padded", (None, False)),
+    }
+
     include_usage: bool | None = Field(None, description="One more chunk, with token counts, before the end.")
     include_timings: bool | None = Field(
         None, description="The last chunk has `timings`: seconds queued, in prefill, in decode; tokens/s."

@@ -7,17 +7,23 @@ content and objects for a call's arguments, whichever of OpenAI's forms it came 
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from ondol.api.body import WireModel
 
 MAX_TOOL_CALLS = 128
 
 
+def _text_alone(kind: object) -> object:
+    if isinstance(kind, str) and kind != "text":
+        raise ValueError(f"models read text here; leave out parts of type {kind!r:.80}")
+    return kind
+
+
 class TextPart(WireModel):
     """One part of a message's content."""
 
-    type: Literal["text"]
+    type: Annotated[Literal["text"], BeforeValidator(_text_alone)]
     text: str
 
 

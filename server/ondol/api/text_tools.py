@@ -30,12 +30,12 @@ TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 
 
 class TokenizeRequest(WireModel):
-    """A text; `add_special_tokens` puts the model's BOS in front, where it has one."""
+    """A text; `add_special_tokens`, by default true, puts the model's BOS in front, where it has one."""
 
     model: ModelName
     prompt: Annotated[str, Field(min_length=1)]
-    add_special_tokens: bool = True
-    return_token_strs: bool = False
+    add_special_tokens: bool | None = None
+    return_token_strs: bool | None = None
 
 
 class DetokenizeRequest(WireModel):
@@ -100,7 +100,7 @@ async def _answer(
 
 
 def _tokenize(model: LoadedModel, fields: TokenizeRequest) -> Tokens:
-    token_ids = encode_prompt(model, fields.prompt, add_special_tokens=fields.add_special_tokens)
+    token_ids = encode_prompt(model, fields.prompt, add_special_tokens=fields.add_special_tokens is not False)
     pieces: list[str] | UnsetType = UNSET
     if fields.return_token_strs:
         names = [model.tokenizer.piece_bytes(token_id) for token_id in token_ids]

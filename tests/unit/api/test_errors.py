@@ -45,6 +45,12 @@ async def test_unknown_paths_and_methods_get_openais_shape(door, method: str, pa
     assert answer.headers["x-request-id"]
 
 
+async def test_a_path_that_is_not_there_is_told_where_the_others_are(door):
+    async with door.client() as client:
+        answer = await client.post("/chat/completions", json=CHAT)
+    assert "begin with /v1" in answer.json()["error"]["message"]
+
+
 async def test_a_body_over_the_limit_is_a_413_whether_its_size_is_declared_or_not(model: FakeModel):
     door = open_front_door(model, max_body_bytes=1000)
     body = json.dumps(CHAT | {"user": "x" * 1000}).encode()

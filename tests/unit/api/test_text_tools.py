@@ -36,6 +36,11 @@ async def test_special_tokens_are_left_out_on_demand(tmp_path):
     door = open_front_door(fake_model(tmp_path))
     with_bos = (await post(door, "/tokenize", prompt="hi", return_token_strs=True)).json()
     plain = (await post(door, "/tokenize", prompt="hi", add_special_tokens=False)).json()
+    unsaid = (
+        await post(door, "/tokenize", prompt="hi", add_special_tokens=None, return_token_strs=None)
+    ).json()
+    assert unsaid["tokens"] == with_bos["tokens"]
+    assert "token_strs" not in unsaid
     assert with_bos["token_strs"][0] == "<s>"
     assert with_bos["tokens"] == [1, *plain["tokens"]]
 
