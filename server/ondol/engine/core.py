@@ -1,4 +1,4 @@
-"""One engine step: schedule, launch, and take in what was launched before.
+"""One engine step: schedule, launch, take in what was launched before, sample.
 
 Owns the scheduler and the model runner; called by one thread only. Knows nothing about processes
 or sockets. Invariants: after `abort`, a request holds no block and yields no output; what was launched
@@ -54,7 +54,7 @@ class InFlight:
 
 
 class EngineCore:
-    """The engine's state and its three beats.
+    """The engine's state and its four beats.
 
     Args:
         runner: computes a batch.
@@ -159,7 +159,7 @@ class EngineCore:
             self._grammars.remove(request_id)
 
     def step(self) -> list[TokenOutput]:
-        """Launch the next step and take in the one before, or, where they do not overlap, the same.
+        """Launch the next step, take in the one before, sample; where steps do not overlap, take in both.
 
         An exception ends the requests of the batch that it came from, nobody else, and costs nobody a token.
         """

@@ -84,14 +84,14 @@ class Scheduler:
         It cannot where requests would be preempted, for to be computed again they must know their tokens, and
         not where results tell which log-probabilities of a prompt are still wanted.
         """
-        num_new_blocks = 0
-        for request in self.running:
-            if request.num_pending_tokens:
-                # A step adds one token, and so one block at most.
-                num_new_blocks += self.block_manager.is_full(request)
-            elif request.needs_prompt_logprobs:
-                return False
-        return num_new_blocks <= self.block_manager.num_free_blocks
+        running, blocks = self.running, self.block_manager
+        if any(request.needs_prompt_logprobs for request in running if not request.num_pending_tokens):
+            return False
+        # A step adds one token to each, and so one block at most; there are mostly enough for all.
+        if len(running) <= blocks.num_free_blocks:
+            return True
+        num_full = sum(blocks.is_full(request) for request in running if request.num_pending_tokens)
+        return num_full <= blocks.num_free_blocks
 
     def schedule(self) -> Batch:
         """Choose the next step's work: decodes, then prefills and admissions by priority.

@@ -1,4 +1,4 @@
-"""The engine's three beats from outside: what ends a request, what is refused, what an abort frees."""
+"""The engine's beats from outside: what ends a request, what is refused, what an abort frees."""
 
 import pytest
 from support.fake_runner import VOCAB_SIZE, FakeLaunched, FakeRunner, expected_tokens
