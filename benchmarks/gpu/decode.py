@@ -71,8 +71,7 @@ def _measure_kind(
         kv_cache_dtype=plan.kv_cache_dtype,
     )
     engine = RandomEngine(shape, kind, machine, size)
-    first_token = _first_token(engine, plan, machine.rates)
-    recorder.figure("first token", **engine.describe(), **first_token)
+    recorder.figure("first token", **engine.describe(), **first_token(engine, plan, machine.rates))
     for batch in plan.batches:
         # What is left for the context where the pool is smaller than was asked for.
         context = min(plan.context, engine.num_pool_tokens // batch - plan.num_extra_tokens - BLOCK_SIZE)
@@ -94,7 +93,7 @@ def _measure_kind(
 def _measure_batch(
     recorder: Recorder, engine: RandomEngine, batch: int, context: int, plan: DecodePlan, rates: DeviceRates
 ) -> None:
-    figures = _decode_steps(engine, batch, context, plan)
+    figures = decode_steps(engine, batch, context, plan)
     ceiling = decode_ceiling(
         engine.shape.config,
         engine.kind,
@@ -116,7 +115,8 @@ def _measure_batch(
     _other_paths(recorder, engine, batch, plan)
 
 
-def _decode_steps(engine: RandomEngine, batch: int, context: int, plan: DecodePlan) -> dict[str, Any]:
+def decode_steps(engine: RandomEngine, batch: int, context: int, plan: DecodePlan) -> dict[str, Any]:
+    """Steps of so many requests, all decoding; they stay open."""
     for _ in range(batch):
         engine.open(context, plan.num_extra_tokens)
     engine.prefill_all()
@@ -155,7 +155,8 @@ def _other_paths(recorder: Recorder, engine: RandomEngine, batch: int, plan: Dec
     engine.use(StepPath())
 
 
-def _first_token(engine: RandomEngine, plan: DecodePlan, rates: DeviceRates) -> dict[str, Any]:
+def first_token(engine: RandomEngine, plan: DecodePlan, rates: DeviceRates) -> dict[str, Any]:
+    """Of one prompt with nobody beside it."""
     times_ms = []
     for _ in range(plan.num_repeats + 1):
         synchronize(engine.device)

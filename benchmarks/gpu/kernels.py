@@ -4,6 +4,7 @@ The cases are those that the interpreter's tests share, plus real sizes. Invaria
 arguments that it gave the right answer for.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from support.kernel_case import KernelCase, tolerance
 from support.kernel_cases import all_cases
 
-from benchmarks.gpu.machine import Machine
+from benchmarks.gpu.machine import Machine, deterministic_twin
 from benchmarks.gpu.record import Recorder
 from benchmarks.gpu.timing import median_s
 from ondol.kernels.backend import REFERENCE, Kernels
@@ -22,13 +23,25 @@ NUM_TRIES = 10
 
 
 def measure_kernels(recorder: Recorder, machine: Machine, operator: str, *, is_smoke: bool) -> None:
-    """All cases of one operator; short ones alone with `is_smoke`."""
-    for case in all_cases():
-        if case.operator != operator or (is_smoke and case.is_long):
-            continue
-        recorder.attempt(str(case), partial(_check, recorder, machine, case))
-        if case.is_long:
-            machine.free_memory()
+    """All cases of one operator; short ones alone with `is_smoke`.
+
+    By the kernels that serve, and by those of the deterministic mode where that has others.
+    """
+    machines = [machine]
+    twin = deterministic_twin(machine.kernels)
+    if (
+        not is_smoke
+        and twin is not None
+        and getattr(twin, operator) is not getattr(machine.kernels, operator)
+    ):
+        machines.append(replace(machine, kernels=twin))
+    for chosen in machines:
+        for case in all_cases():
+            if case.operator != operator or (is_smoke and case.is_long):
+                continue
+            recorder.attempt(str(case), partial(_check, recorder, chosen, case))
+            if case.is_long:
+                machine.free_memory()
 
 
 def operators() -> list[str]:
@@ -45,7 +58,9 @@ def _check(recorder: Recorder, machine: Machine, case: KernelCase) -> None:
     figures: dict[str, Any] = {"relative_error": error}
     if case.is_long:
         figures |= _times(machine, case)
-    recorder.figure("kernel", case=str(case), kernels=machine.kernels.name, **figures)
+    kernels = machine.kernels
+    mode = {"kernels": kernels.name, "deterministic": kernels.is_deterministic}
+    recorder.figure("kernel", case=str(case), **mode, **figures)
 
 
 def _times(machine: Machine, case: KernelCase) -> dict[str, float]:

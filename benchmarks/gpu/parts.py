@@ -8,13 +8,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks.gpu import decode, determinism, invariance, kernels, peer, saturated
+from benchmarks.gpu import decode, determinism, invariance, kernels, offload, peer, saturated
 from benchmarks.gpu.machine import Machine
 from benchmarks.gpu.record import Recorder
-from benchmarks.gpu.shapes import MODELS, QWEN1_5_7B, QWEN1_5_MOE, QWEN2_7B, TINY_DENSE, TINY_MOE, ModelShape
+from benchmarks.gpu.shapes import (
+    LLAMA_2_7B,
+    MODELS,
+    QWEN1_5_7B,
+    QWEN1_5_MOE,
+    QWEN2_7B,
+    TINY_DEEP,
+    TINY_DENSE,
+    TINY_MOE,
+    ModelShape,
+)
 from ondol.bench.provenance import provenance
 
 PACKAGES = ("torch", "triton", "transformers")
+ENVIRONMENT = "environment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +50,7 @@ def all_parts(origin: Mapping[str, object], *, is_smoke: bool) -> list[Part]:
     peer_plan = peer.SMOKE_PLAN if is_smoke else peer.PeerPlan()
     invariance_plan = invariance.SMOKE_PLAN if is_smoke else invariance.InvariancePlan()
     subject = TINY_DENSE if is_smoke else QWEN2_7B
-    parts = [Part("environment", lambda recorder, machine: _environment(recorder, machine, origin))]
+    parts = [Part(ENVIRONMENT, lambda recorder, machine: _environment(recorder, machine, origin))]
     parts += [_kernels(operator, is_smoke=is_smoke) for operator in kernels.operators()]
     parts += [_of("decode", decode.measure_decode, shape, decode_plan) for shape in models]
     for shape in pair:
@@ -52,6 +63,8 @@ def all_parts(origin: Mapping[str, object], *, is_smoke: bool) -> list[Part]:
     parts.append(_of("invariance", invariance.measure_invariance, subject, invariance_plan))
     cost_plan = determinism.SMOKE_PLAN if is_smoke else determinism.CostPlan()
     parts.append(_of("determinism", determinism.measure_cost, subject, cost_plan))
+    offload_plan = offload.SMOKE_PLAN if is_smoke else offload.PLAN
+    parts.append(_of("offload", offload.measure_offload, TINY_DEEP if is_smoke else LLAMA_2_7B, offload_plan))
     return parts
 
 
@@ -97,4 +110,4 @@ def _environment(recorder: Recorder, machine: Machine, origin: Mapping[str, obje
         "kernels": machine.kernels.name,
         "notes": machine.notes,
     }
-    recorder.figure("environment", **{**provenance(PACKAGES), **machine.describe(), **engine, **origin})
+    recorder.figure(ENVIRONMENT, **{**provenance(PACKAGES), **machine.describe(), **engine, **origin})

@@ -52,6 +52,7 @@ class EngineSize:
         max_num_seqs: requests that run at once.
         kv_cache_dtype: "auto" or "fp8".
         records_ahead: record graphs at the start, as the daemon does; else each when it is needed.
+        host_share: of the layers' bytes that may stay in host memory.
     """
 
     num_tokens: int
@@ -60,6 +61,7 @@ class EngineSize:
     enable_prefix_caching: bool = False
     kv_cache_dtype: str = "auto"
     records_ahead: bool = False
+    host_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,9 @@ class RandomEngine:
         self.device, self.dtype = device, dtype = machine.device, machine.dtype
         kernels = machine.kernels
         self.kernels_name = kernels.name
-        self.model = build_random(shape, kind, dtype, device, kernels)
-        self.weights_bytes = sum(parameter.nbytes for parameter in self.model.parameters())
+        self.model, self.offload = build_random(shape, kind, dtype, device, kernels, size.host_share)
+        all_bytes = sum(parameter.nbytes for parameter in self.model.parameters())
+        self.weights_bytes, _ = self.offload.split(all_bytes, is_host=device.type == "cpu")
         self.model.prepare(size.max_model_len)
         self._kv_dtype = choose_kv_dtype(size.kv_cache_dtype, dtype)
         plan, kv_shape = _plan(shape, self.model, self._kv_dtype, device, size)
@@ -105,8 +108,9 @@ class RandomEngine:
         block_manager = BlockManager(plan.num_blocks, BLOCK_SIZE, size.enable_prefix_caching)
         self.scheduler = Scheduler(block_manager, size.max_num_seqs, MAX_BATCHED_TOKENS[device.type])
         self._core = EngineCore(self._runner, self.scheduler, frozenset(), size.max_model_len, vocab_size)
-        # What waits for the device cannot be recorded; `record` names which path was measured.
-        self._can_record = device.type == "cpu" or kernels.name != REFERENCE.name
+        # What waits for the device cannot be recorded, nor what copies beside it; `describe` names the path.
+        waits = device.type != "cpu" and kernels.name == REFERENCE.name
+        self._can_record = self.model.can_be_captured and not waits
         self.use(StepPath())
         if size.records_ahead and self._can_record:
             self._decode_step.record_ahead(budget_s=RECORDING_S)

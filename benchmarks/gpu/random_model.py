@@ -5,7 +5,7 @@ nothing about measuring. Invariant: codes take every value, and what they stand 
 weights, so that hidden states stay finite and routers spread their rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -19,7 +19,8 @@ from ondol.kernels.quantized import QuantizedFormat, QuantizedMatrix
 from ondol.modeling.kernel_module import use_kernels
 from ondol.modeling.layer_factory import Experts, LayerFactory, PlainLayers, Projection
 from ondol.modeling.layers import ExpertsShape, ProjectionShape, RMSNorm
-from ondol.modeling.loading import Model, build_model
+from ondol.modeling.loading import Model, build_model, place_on_host
+from ondol.modeling.offload_plan import OffloadPlan, plan_offload, stored_bytes
 from ondol.modeling.quantization.layers import QuantizedExperts, QuantizedLinear
 from ondol.modeling.quantization.parts import MatrixPart
 
@@ -86,9 +87,14 @@ def layers_of(kind: str, dtype: torch.dtype) -> LayerFactory:
 
 
 def build_random(
-    shape: ModelShape, kind: str, dtype: torch.dtype, device: torch.device, kernels: Kernels
-) -> Model:
-    """A model ready for `prepare`, its weights drawn on the device with a fixed seed.
+    shape: ModelShape,
+    kind: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    kernels: Kernels,
+    host_share: float = 0.0,
+) -> tuple[Model, OffloadPlan]:
+    """A model ready for `prepare`, its weights drawn with a fixed seed, and which layers lie in host memory.
 
     Args:
         shape: the model's sizes.
@@ -96,14 +102,20 @@ def build_random(
         dtype: of hidden states and of what is not quantized.
         device: where it is built.
         kernels: what it computes with.
+        host_share: of the layers' bytes that may stay in host memory.
     """
     model = build_model(CONFIG_MAPPING[shape.model_type](**shape.config), layers_of(kind, dtype))
+    layers = model.decoder_layers()
+    offload = plan_offload(layers, int(host_share * sum(stored_bytes(layer) for layer in layers)))
+    offloaded = place_on_host(model, offload, device)
     model.allocate(device)
     use_kernels(model.named_modules(), kernels)
     generator = torch.Generator(device).manual_seed(0)
     for _, module in model.named_modules():
         fill_random(module, generator)
-    return model
+    if offloaded is not None:
+        offloaded.start()
+    return model, offload
 
 
 def fill_random(module: nn.Module, generator: torch.Generator) -> None:
@@ -114,16 +126,23 @@ def fill_random(module: nn.Module, generator: torch.Generator) -> None:
         _fill_matrix(module, generator)
     else:
         for parameter in module.parameters(recurse=False):
-            parameter.normal_(std=WEIGHT_STD, generator=generator)
+            _fill(parameter, generator, lambda drawn: drawn.normal_(std=WEIGHT_STD, generator=generator))
 
 
 def _fill_matrix(matrix: QuantizedMatrix, generator: torch.Generator) -> None:
     assert matrix.scales is not None
-    if matrix.fmt.kind == "int8":
-        matrix.packed.random_(-127, 128, generator=generator)
-    else:
-        matrix.packed.random_(0, 256, generator=generator)
+    codes = (-127, 128) if matrix.fmt.kind == "int8" else (0, 256)
+    _fill(matrix.packed, generator, lambda drawn: drawn.random_(*codes, generator=generator))
     scale = WEIGHT_STD / CODE_STD[matrix.fmt.kind]
-    matrix.scales.uniform_(0.5 * scale, 1.5 * scale, generator=generator)
-    if matrix.zeros is not None:
-        matrix.zeros.random_(0, 16, generator=generator)
+    scales = (0.5 * scale, 1.5 * scale)
+    _fill(matrix.scales, generator, lambda drawn: drawn.uniform_(*scales, generator=generator))
+
+
+def _fill(parameter: Tensor, generator: torch.Generator, draw: Callable[[Tensor], object]) -> None:
+    """Draw on the generator's device, also what lies in host memory: a CPU takes minutes for a model."""
+    if parameter.device == generator.device:
+        draw(parameter)
+        return
+    drawn = torch.empty_like(parameter, device=generator.device)
+    draw(drawn)
+    parameter.copy_(drawn)

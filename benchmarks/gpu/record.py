@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-# A part ends itself before its process is ended, so that what it measured last is complete.
+# A part begins nothing new a while before its process is ended, so that what it measured last is complete.
 PART_LIMIT_S = 470.0
-SOFT_LIMIT_S = 400.0
+LAST_S = 70.0
 
 
 class Recorder:
@@ -23,17 +23,19 @@ class Recorder:
         file: appended to.
         run_id: tells the lines of one run from those of others.
         part: the part's name.
+        limit_s: when its process is ended.
     """
 
-    def __init__(self, file: Path, run_id: str, part: str) -> None:
+    def __init__(self, file: Path, run_id: str, part: str, limit_s: float = PART_LIMIT_S) -> None:
         self._file = file
+        self._begins_until_s = limit_s - LAST_S
         self._origin = {"run": run_id, "part": part}
         self._started_s = time.monotonic()
 
     @property
     def is_late(self) -> bool:
         """Whether the part should begin nothing new."""
-        return time.monotonic() - self._started_s > SOFT_LIMIT_S
+        return time.monotonic() - self._started_s > self._begins_until_s
 
     def figure(self, name: str, **values: Any) -> None:  # noqa: ANN401 (any JSON value)
         """Append a figure and show it on stderr."""
@@ -67,15 +69,26 @@ class Recorder:
 
 
 def read_run(file: Path, run_id: str) -> list[dict[str, Any]]:
-    """The lines of one run, in the order they were written; a line that was cut off is left out."""
+    """The lines of one run, in the order they were written."""
+    return [line for line in _read(file) if line.get("run") == run_id]
+
+
+def newest_run(file: Path) -> tuple[str | None, frozenset[str]]:
+    """The run that the file's last line belongs to, None of an empty file, and its parts that have ended."""
+    lines = _read(file)
+    run_id = lines[-1]["run"] if lines else None
+    ended = (line["part"] for line in lines if line["run"] == run_id and line["figure"] == "part")
+    return run_id, frozenset(ended)
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    """Every line; one that was cut off is left out."""
     found = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
         try:
-            values = json.loads(line)
+            found.append(json.loads(line))
         except json.JSONDecodeError:
             continue
-        if values.get("run") == run_id:
-            found.append(values)
     return found
 
 

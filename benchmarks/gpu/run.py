@@ -1,14 +1,16 @@
 """Measures the engine on a GPU: kernels against the reference, decode steps, first tokens, full load, peers.
 
-    python benchmarks/gpu/run.py [--only PART ...] [--out FILE] [--list] [--smoke]
+    python benchmarks/gpu/run.py [--only PART ...] [--out FILE] [--within SECONDS] [--resume] [--smoke]
 
 Needs torch, triton and transformers, no network and no installed `ondol`. Each part runs in a process of
 its own and ends within 8 minutes; every figure is appended to FILE as it comes. The last line of stdout is
-one JSON object. --smoke runs the same code on the CPU in tiny sizes: its figures mean nothing.
+one JSON object. Where a machine is there for minutes only, --within ends a run in time and --resume goes on
+with it. --smoke runs the same code on the CPU in tiny sizes: its figures mean nothing.
 """
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import time
@@ -24,11 +26,13 @@ from benchmarks.gpu.bare_machine import prepare  # noqa: E402 - the path has to 
 STAND_INS = prepare()
 
 from benchmarks.gpu.machine import KERNEL_CHOICES, Machine  # noqa: E402
-from benchmarks.gpu.parts import Part, all_parts  # noqa: E402
-from benchmarks.gpu.record import PART_LIMIT_S, Recorder, read_run  # noqa: E402
+from benchmarks.gpu.parts import ENVIRONMENT, Part, all_parts  # noqa: E402
+from benchmarks.gpu.record import PART_LIMIT_S, Recorder, newest_run, read_run  # noqa: E402
 from benchmarks.gpu.summary import summarize, table  # noqa: E402
 
 EXIT_SOME_FAILED = 1
+# With less time than this a part would hardly get beyond its start.
+LEAST_S = 100.0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -49,13 +53,15 @@ def main(arguments: Sequence[str]) -> int:
     if options.run is not None:
         _measure(chosen, options, options.run)
         return 0
-    run_id = datetime.now(UTC).isoformat(timespec="seconds")
+    run_id, ended = newest_run(options.out) if options.resume else (None, frozenset[str]())
+    run_id = run_id or datetime.now(UTC).isoformat(timespec="seconds")
     if options.smoke:
         # One process: what is proven is that everything runs, not that it is apart.
         _measure(chosen, options, run_id)
     else:
-        for part in chosen:
-            _run_apart(part, options, run_id)
+        # The machine may be another one by now, and tells again what it is.
+        left = [part for part in chosen if part.name not in ended - {ENVIRONMENT}]
+        _run_all(left, options, run_id)
     lines = read_run(options.out, run_id)
     print(table(lines), file=sys.stderr)
     summary = summarize(lines, str(options.out), run_id)
@@ -70,11 +76,15 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     default = HERE.parent / "results" / f"{datetime.now(UTC).date()}-gpu.jsonl"
     parser.add_argument("--only", action="append", metavar="PART", help="a part, or a family such as decode")
     parser.add_argument("--out", type=Path, default=default, metavar="FILE", help="appended to (%(default)s)")
+    parser.add_argument("--within", type=float, metavar="SECONDS", help="end after so long, parts left over")
+    parser.add_argument("--resume", action="store_true", help="go on with FILE's newest run: what it lacks")
     parser.add_argument("--list", action="store_true", help="print the parts' names and end")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes on the CPU")
     parser.add_argument("--kernels", choices=KERNEL_CHOICES, default="auto", help="(%(default)s)")
     parser.add_argument("--commit", metavar="ID", help="to record where the checkout came without git")
-    parser.add_argument("--run", help=argparse.SUPPRESS)  # set where a part's process is started
+    # Set where a part's process is started.
+    parser.add_argument("--run", help=argparse.SUPPRESS)
+    parser.add_argument("--limit-s", type=float, default=PART_LIMIT_S, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
@@ -85,26 +95,40 @@ def _is_asked(part: Part, names: Sequence[str]) -> bool:
 def _measure(parts: Sequence[Part], options: argparse.Namespace, run_id: str) -> None:
     machine = Machine.find(options.kernels, is_smoke=options.smoke)
     for part in parts:
-        part.measure(Recorder(options.out, run_id, part.name), machine)
+        part.measure(Recorder(options.out, run_id, part.name, options.limit_s), machine)
         machine.free_memory()
 
 
-def _run_apart(part: Part, options: argparse.Namespace, run_id: str) -> None:
+def _run_all(parts: Sequence[Part], options: argparse.Namespace, run_id: str) -> None:
+    """One part after the other, as long as there is time."""
+    end_s = math.inf if options.within is None else time.monotonic() + options.within
+    for place, part in enumerate(parts):
+        limit_s = min(PART_LIMIT_S, end_s - time.monotonic())
+        if limit_s < min(LEAST_S, PART_LIMIT_S):
+            names = " ".join(left.name for left in parts[place:])
+            print(f"no time was left for {names}; --resume goes on with them", file=sys.stderr)
+            return
+        _run_apart(part, options, run_id, limit_s)
+
+
+def _run_apart(part: Part, options: argparse.Namespace, run_id: str, limit_s: float) -> None:
     """A part in a process of its own; however it ends, what it measured is in the file."""
     recorder = Recorder(options.out, run_id, part.name)
     started = time.monotonic()
     command = [sys.executable, str(Path(__file__).resolve()), "--run", run_id, "--only", part.name]
-    command += ["--out", str(options.out), "--kernels", options.kernels]
+    command += ["--out", str(options.out), "--kernels", options.kernels, "--limit-s", str(limit_s)]
     if options.commit is not None:
         command += ["--commit", options.commit]
     try:
         # Its output is for people: stdout is this process's last line alone.
-        done = subprocess.run(command, stdout=sys.stderr, timeout=PART_LIMIT_S, check=False)
+        done = subprocess.run(command, stdout=sys.stderr, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired:
-        recorder.fail(part.name, f"ended after {PART_LIMIT_S:.0f} s; what it had measured is kept")
-        return
-    if done.returncode != 0:
-        recorder.fail(part.name, f"ended with exit code {done.returncode}")
+        recorder.fail(part.name, f"ended after {limit_s:.0f} s; what it had measured is kept")
+        if limit_s < PART_LIMIT_S:
+            return  # it is measured again where there is more time
+    else:
+        if done.returncode != 0:
+            recorder.fail(part.name, f"ended with exit code {done.returncode}")
     recorder.figure("part", seconds=time.monotonic() - started)
 
 

@@ -112,6 +112,8 @@ _TINY = {
 TINY_DENSE = ModelShape(
     "tiny-dense", "qwen2", {**QWEN2_7B.config, **_TINY, "num_key_value_heads": 2, "max_window_layers": 2}
 )
+# Two buffers serve layers in host memory, so there have to be more of them.
+TINY_DEEP = ModelShape("tiny-deep", "qwen2", {**TINY_DENSE.config, "num_hidden_layers": 6})
 TINY_MOE = ModelShape(
     "tiny-moe",
     "qwen2_moe",

@@ -21,7 +21,7 @@ def summarize(lines: Lines, file: str, run_id: str) -> dict[str, Any]:
     return {
         "run": run_id,
         "file": file,
-        "environment": next(iter(_named(lines, "environment")), None),
+        "environments": _named(lines, "environment"),
         "num_kernel_cases_right": len(kernels),
         "decode": [
             {
@@ -51,6 +51,13 @@ def summarize(lines: Lines, file: str, run_id: str) -> dict[str, Any]:
                 "ratio": line["ratio"]["median"],
             }
             for line in _begun(lines, "cost of")
+        ],
+        "offload": [
+            {
+                **_pick(line, "figure", "model", "kind", "batch", "host_bytes", "ceiling_ms"),
+                "ms": line["step_ms" if "step_ms" in line else "ttft_ms"]["median"],
+            }
+            for line in _begun(lines, "offloaded")
         ],
         "skipped": [line["what"] for line in _named(lines, "skipped")],
         "failed": [line["what"] for line in _named(lines, "failed")],
@@ -115,9 +122,22 @@ def _row_beside(line: Mapping[str, Any], model: str) -> str | None:
             return f"HF batches {model}{line['output_tokens_per_s']:9.1f} output tok/s"
         case "invariance" | "cost of a step" | "cost of a prompt":
             return _determinism_row(line, model)
+        case "offloaded step" | "offloaded first token":
+            return _offload_row(line, model)
         case "skipped" | "failed" as figure:
             return f"{figure:<10} {line['what']}: {line['reason']}"
     return None
+
+
+def _offload_row(line: Mapping[str, Any], model: str) -> str:
+    is_step = line["figure"] == "offloaded step"
+    what = f"batch {line['batch']:>3}" if is_step else f"{line['num_prompt_tokens']} tokens"
+    found = line["step_ms" if is_step else "ttft_ms"]
+    return (
+        f"offload    {model}{line['num_host_layers']} of {line['num_layers']} layers in host memory, {what}  "
+        f"{found['median']:8.1f} ms ({found['least']:.1f} to {found['most']:.1f})  "
+        f"ceiling {line['ceiling_ms']:.1f} ms at {line['host_copy_gb_per_s']:.0f} GB/s"
+    )
 
 
 def _determinism_row(line: Mapping[str, Any], model: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu" / "run.py"
 PART_FAMILIES = {
     *("environment", "kernels", "decode", "saturated", "decode-kv-fp8", "saturated-kv-fp8"),
-    *("transformers", "invariance", "determinism"),
+    *("transformers", "invariance", "determinism", "offload"),
 }
 
 # A GPU machine's environment: what is imported from outside it is not there.
@@ -81,6 +81,16 @@ def test_figures_stand_beside_ceilings_that_they_do_not_reach(smoke):
     by_model = {line["model"]: line["active_experts"] for line in lines if line["figure"] == "decode"}
     assert by_model["tiny-dense"] is None
     assert 4 <= by_model["tiny-moe"] <= 6
+
+
+def test_layers_in_host_memory_are_measured_beside_the_bus(smoke):
+    _, lines = smoke
+    prompt, step = [line for line in lines if line["figure"].startswith("offloaded")]
+    assert prompt["host_bytes"] == step["host_bytes"] > 0
+    assert 2 < step["num_host_layers"] < step["num_layers"]
+    bus_ms = step["host_bytes"] / step["host_copy_gb_per_s"] / 1e6
+    assert step["ceiling_ms"] >= bus_ms
+    assert prompt["ceiling_ms"] >= bus_ms
 
 
 def test_equal_requests_give_equal_answers_on_the_reference(smoke):

@@ -1,9 +1,10 @@
 import json
+import subprocess
 
 import pytest
 
 from benchmarks.gpu import run
-from benchmarks.gpu.record import Recorder, read_run
+from benchmarks.gpu.record import Recorder, newest_run, read_run
 
 
 def test_a_family_names_all_its_parts(capsys):
@@ -56,9 +57,43 @@ def test_a_part_that_takes_too_long_is_ended(capfd, monkeypatch, tmp_path):
     monkeypatch.setattr(run, "PART_LIMIT_S", 0.01)
     file = tmp_path / "figures.jsonl"
     assert run.main(["--only", "decode:Qwen2-7B", "--out", str(file)]) == 1
-    (line,) = [json.loads(line) for line in file.read_text().splitlines()]
+    line, end = [json.loads(line) for line in file.read_text().splitlines()]
     assert line["figure"] == "failed"
     assert line["reason"].startswith("ended after")
+    assert end["figure"] == "part"
+
+
+def test_a_run_goes_on_with_what_it_lacks(capfd, monkeypatch, tmp_path):
+    begun = []
+
+    def end_at_once(command, **options):
+        begun.append(command[command.index("--only") + 1])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(run.subprocess, "run", end_at_once)
+    file = tmp_path / "figures.jsonl"
+    arguments = ["--only", "environment", "--only", "invariance", "--out", str(file)]
+    run_id = "2026-01-01T00:00:00+00:00"
+    Recorder(file, "an older run", "invariance:Qwen2-7B").figure("part", seconds=1.0)
+    Recorder(file, run_id, "environment").figure("part", seconds=1.0)
+    assert run.main([*arguments, "--resume", "--within", "50"]) == 0
+    left_over = "no time was left for environment invariance:Qwen2-7B; --resume goes on with them"
+    assert left_over in capfd.readouterr().err
+    assert begun == []
+    assert run.main([*arguments, "--resume"]) == 0
+    # What the machine is, is asked again: it may be another one.
+    assert begun == ["environment", "invariance:Qwen2-7B"]
+    assert json.loads(capfd.readouterr().out.splitlines()[-1])["run"] == run_id
+    assert newest_run(file) == (run_id, {"environment", "invariance:Qwen2-7B"})
+
+
+def test_a_part_that_is_cut_short_for_want_of_time_is_measured_again(capfd, monkeypatch, tmp_path):
+    monkeypatch.setattr(run, "LEAST_S", 0.001)
+    file = tmp_path / "figures.jsonl"
+    assert run.main(["--only", "decode:Qwen2-7B", "--out", str(file), "--within", "0.05"]) == 1
+    (line,) = read_run(file, newest_run(file)[0])
+    assert line["reason"].startswith("ended after")
+    assert newest_run(file)[1] == frozenset()
 
 
 def test_what_stops_one_measurement_is_recorded_and_the_next_begins(capsys, tmp_path):
