@@ -9,6 +9,8 @@ import { ApiError, HttpClient, parsedEvent } from "./http.js";
 
 /** The daemon sends a comment every 15 s where it has nothing else to say. */
 const IDLE_TIMEOUT_MS = 45_000;
+/** It says at once whether it is ready; a machine that is off says nothing, for minutes. */
+const READY_TIMEOUT_MS = 10_000;
 
 /**
  * What a stream tells: a chunk in OpenAI's words, or a comment such as "queued 3".
@@ -31,22 +33,31 @@ const IDLE_TIMEOUT_MS = 45_000;
  */
 
 /**
- * @param {{ baseUrl: string | URL, onUnauthorized?: () => void, idleTimeoutMs?: number }} options
+ * @param {object} options
+ * @param {string | URL} options.baseUrl
+ * @param {() => void} [options.onUnauthorized]
+ * @param {number} [options.idleTimeoutMs] of streams
+ * @param {number} [options.readyTimeoutMs]
  * @returns {Api}
  */
-export function createApi({ baseUrl, onUnauthorized = () => undefined, idleTimeoutMs = IDLE_TIMEOUT_MS }) {
+export function createApi({
+  baseUrl,
+  onUnauthorized = () => undefined,
+  idleTimeoutMs = IDLE_TIMEOUT_MS,
+  readyTimeoutMs = READY_TIMEOUT_MS,
+}) {
   const client = new HttpClient({ baseUrl, onUnauthorized, idleTimeoutMs });
   return {
     setKey: (key) => void (client.key = key),
     models: async () => (await client.json("GET", "models")).data,
     props: (modelId) => client.json("GET", `props?model=${encodeURIComponent(modelId)}`),
     fit: (modelId) => client.json("GET", `models/fit?model=${encodeURIComponent(modelId)}`),
-    load: (modelId) => client.json("POST", "models/load", { model: modelId }),
-    unload: (modelId) => client.json("POST", "models/unload", { model: modelId }),
-    tokenize: (text, modelId) => client.json("POST", "tokenize", { prompt: text, model: modelId }),
+    load: (modelId) => client.json("POST", "models/load", { body: { model: modelId } }),
+    unload: (modelId) => client.json("POST", "models/unload", { body: { model: modelId } }),
+    tokenize: (text, modelId) => client.json("POST", "tokenize", { body: { prompt: text, model: modelId } }),
     async ready() {
       try {
-        return (await client.json("GET", "ready")).status;
+        return (await client.json("GET", "ready", { signal: AbortSignal.timeout(readyTimeoutMs) })).status;
       } catch (error) {
         if (error.phase) return error.phase;
         throw error;

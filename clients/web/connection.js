@@ -28,7 +28,7 @@ export class Connection {
   start() {
     const check = () => this.check();
     this.#page.addEventListener("visibilitychange", check);
-    this.#page.defaultView.addEventListener("online", check);
+    for (const change of ["online", "offline"]) this.#page.defaultView.addEventListener(change, check);
     this.#state.subscribe(["needsKey"], ({ needsKey }) => needsKey || check());
     void this.#watch();
   }

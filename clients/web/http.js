@@ -57,9 +57,9 @@ export class HttpClient {
     this.#idleTimeoutMs = idleTimeoutMs;
   }
 
-  /** @param {string} method @param {string} route @param {object} [body] @returns {Promise<any>} */
-  async json(method, route, body) {
-    const response = await this.#request(method, route, { body });
+  /** @param {string} method @param {string} route @param {RequestOptions} [options] @returns {Promise<any>} */
+  async json(method, route, options = {}) {
+    const response = await this.#request(method, route, options);
     return response.json().catch((error) => Promise.reject(networkError(error, "connection_lost")));
   }
 

@@ -96,6 +96,12 @@ test("nobody there is unreachable", async () => {
   assert.deepEqual([error.status, error.code], [0, "unreachable"]);
 });
 
+test("a machine that says nothing is unreachable, too", async () => {
+  answer = () => undefined;
+  const error = await refusal(createApi({ baseUrl, readyTimeoutMs: 20 }).ready());
+  assert.deepEqual([error.name, error.code], ["ApiError", "unreachable"]);
+});
+
 test("readiness is told by its phase, also where it is no success", async () => {
   answer = (_, response) => response.writeHead(503).end('{"status":"loading"}');
   assert.equal(await createApi({ baseUrl }).ready(), "loading");
