@@ -107,19 +107,23 @@ def render_turn(model: LoadedModel, turn: ChatTurn) -> ChatPrompt:
 def prepare_chat(model: LoadedModel, turn: ChatTurn, caller: Caller) -> Generation:
     """Render, tokenize and check one turn; blocks, so call it in a thread.
 
-    A model whose template knows no tools leaves them out; the answer's `ignored` says so.
-    Raises InvalidRequest.
+    A model whose template knows no tools leaves them out, a forced call leaves out stop strings; the answer's
+    `ignored` says so. Raises InvalidRequest.
     """
     prompt = render_turn(model, turn)
     fmt, tools = prompt.tool_format, turn.tools
     grammars = _grammars(turn, fmt)
     grammar = either_grammar(tuple(grammars.values()))
     params = replace(turn.options, grammar=grammar).params(model, len(prompt.token_ids), "messages")
+    stop, ignored = turn.stop, ("tools",) if tools is not None and fmt is None else ()
+    if stop and fmt is not None and tools is not None and tools.forced_names:
+        # A call is no text: cut by a stop string, its arguments would be no JSON.
+        stop, ignored = (), ("stop",)
     requests = tuple(
         GenerationRequest(
             prompt_ids=prompt.token_ids,
             params=msgspec.structs.replace(params, choice=choice),
-            stop=turn.stop,
+            stop=stop,
             is_continuation=turn.continues_final_message,
             cache_salt=caller.cache_salt,
             shown_token_ids=frozenset() if fmt is None else fmt.shown_token_ids,
@@ -133,7 +137,7 @@ def prepare_chat(model: LoadedModel, turn: ChatTurn, caller: Caller) -> Generati
         requests,
         len(prompt.token_ids),
         new_parser=None if fmt is None or tools is None else partial(fmt.parser, tools.names),
-        ignored=("tools",) if tools is not None and fmt is None else (),
+        ignored=ignored,
         untried_grammars=grammars,
     )
 

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from support.fake_model import FakeCall
-from support.front_door import FrontDoor
+from support.fake_model import FakeCall, fake_model
+from support.front_door import FrontDoor, open_front_door
 from support.openai_contract import component_violations, violations
+from support.tokenizers import save_byte_level_tokenizer
+from support.tool_templates import HERMES_TEMPLATE
 
 from ondol.engine.messages import TokenLogprob
 
@@ -28,7 +30,6 @@ CHATS: dict[str, dict[str, Any]] = {
     "logprobs": {"logprobs": True},
     "top_logprobs": {"logprobs": True, "top_logprobs": 2} | MORE,
     "several": {"n": 3, "logprobs": True},
-    "tools": {"tools": [TOOL]},
 }
 TEXTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -39,9 +40,9 @@ TEXTS: dict[str, dict[str, Any]] = {
 }
 
 
-def script(door: FrontDoor):
+def script(door: FrontDoor, text: str):
     """An answer whose logprobs, timings and end token are all there, if they are asked for."""
-    ids = door.model.tokenizer.encode_rendered("따뜻한 😀 방")
+    ids = door.model.tokenizer.encode_rendered(text)
     (end_id, *_) = door.model.tokenizer.end_token_ids
 
     def logprob(token_id: int, num_tops: int | None) -> TokenLogprob:
@@ -65,9 +66,9 @@ def script(door: FrontDoor):
     return feed
 
 
-async def ask(door: FrontDoor, path: str, body: dict[str, Any]) -> list[Any]:
-    """The bodies of the answer: one, or all chunks."""
-    door.engine.script = script(door)
+async def ask(door: FrontDoor, path: str, body: dict[str, Any], text: str = "따뜻한 😀 방") -> list[Any]:
+    """The bodies of an answer of `text`: one, or all chunks."""
+    door.engine.script = script(door, text)
     async with door.client() as client:
         answer = await client.post(path, json=body)
     assert answer.status_code == 200, answer.text
@@ -84,6 +85,34 @@ async def test_chat_answers_have_openais_keys_and_types_and_no_others(door: Fron
     bodies = await ask(door, "/v1/chat/completions", CHAT | CHATS[name] | {"stream": stream})
     model = ChatCompletionChunk if stream else ChatCompletion
     assert [wrong for body in bodies for wrong in violations(model, body)] == []
+
+
+CALLS = "잠시만요." + "\n".join(
+    f'<tool_call>\n{{"name": "weather", "arguments": {{"city": "{city}"}}}}\n</tool_call>'
+    for city in ("서울", "부산")
+)
+
+
+@pytest.fixture
+def tool_door(tmp_path) -> FrontDoor:
+    save_byte_level_tokenizer(tmp_path, chat_template=HERMES_TEMPLATE)
+    return open_front_door(fake_model(tmp_path, max_model_len=2048))
+
+
+@pytest.mark.parametrize("more", [{}, {"n": 2, "logprobs": True, "top_logprobs": 2} | MORE])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("judge", ["package", "components"])
+async def test_calls_of_tools_are_told_as_openai_tells_them(tool_door: FrontDoor, more, stream, judge):
+    body = CHAT | {"tools": [TOOL], "stream": stream} | more
+    bodies = await ask(tool_door, "/v1/chat/completions", body, CALLS)
+    assert sum(text.count('"weather"') for text in map(json.dumps, bodies)) == 2 * body.get("n", 1)
+    if judge == "package":
+        model = ChatCompletionChunk if stream else ChatCompletion
+        wrong = [error for body in bodies for error in violations(model, body)]
+    else:
+        component = "CreateChatCompletionStreamResponse" if stream else "CreateChatCompletionResponse"
+        wrong = [error for body in bodies for error in component_violations(component, body)]
+    assert wrong == []
 
 
 @pytest.mark.parametrize("name", TEXTS)

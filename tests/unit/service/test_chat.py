@@ -35,9 +35,9 @@ async def tool_model(tmp_path) -> FakeModel:
     return fake_model(tmp_path, max_model_len=2048)
 
 
-def prepare(model: FakeModel, answer: str | None, tools: ToolUse | None) -> Generation:
+def prepare(model: FakeModel, answer: str | None, tools: ToolUse | None, **more: object) -> Generation:
     messages = ({"role": "user", "content": "날씨?"},)
-    turn = ChatTurn(messages=messages, options=SamplingOptions(grammar=answer), tools=tools)
+    turn = ChatTurn(messages=messages, options=SamplingOptions(grammar=answer), tools=tools, **more)
     return prepare_chat(model, turn, Caller())
 
 
@@ -89,3 +89,13 @@ async def test_the_field_whose_grammar_cannot_be_used_is_named(tool_model, answe
     with pytest.raises(InvalidRequest) as refusal:
         await generation.check()
     assert refusal.value.param == param
+
+
+async def test_a_forced_call_is_not_cut_by_stop_strings_and_says_so(tool_model):
+    tools = (tool("weather"),)
+    forced = prepare(tool_model, None, ToolUse(tools, frozenset({"weather"})), stop=("서",))
+    free = prepare(tool_model, None, ToolUse(tools), stop=("서",))
+    unstopped = prepare(tool_model, None, ToolUse(tools, frozenset({"weather"})))
+    assert (forced.requests[0].stop, forced.ignored) == ((), ("stop",))
+    assert (free.requests[0].stop, free.ignored) == (("서",), ())
+    assert unstopped.ignored == ()
