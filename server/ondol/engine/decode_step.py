@@ -15,7 +15,7 @@ from ondol.engine.decode_buffers import BufferSize, DecodeBuffers
 from ondol.engine.decode_graphs import MAX_NUM_GRAPHS, CallRecorder, CudaRecorder, DecodeGraphs
 from ondol.engine.ragged_inputs import SampledTokens
 from ondol.engine.step_sizes import StepSize, StepSizes
-from ondol.kernels.backend import Kernels
+from ondol.kernels.backend import Kernels, kernel_failures
 from ondol.kernels.paged_attention import AttentionMetadata, DecodeRows, PagedKVCache
 from ondol.modeling.loading import Model
 
@@ -43,6 +43,7 @@ class DecodeStep:
     ) -> None:
         self._model = model
         self._cache = cache
+        self._kernels = kernels
         size = BufferSize(
             num_rows=sizes.max_num_rows,
             max_blocks=-(-sizes.max_model_len // cache.block_size),
@@ -98,9 +99,13 @@ class DecodeStep:
         """Record graphs while there is no request; see `DecodeGraphs.record_ahead`.
 
         A warm-up's rows are forgotten: what is recorded is called first, and they would go on and on.
+
+        Raises:
+            KernelFailure: an operator cannot be compiled for this model, or launched.
         """
         self._buffers.reset()
-        return self.graphs.record_ahead(count=count, budget_s=budget_s)
+        with kernel_failures(self._kernels):
+            return self.graphs.record_ahead(count=count, budget_s=budget_s)
 
     def _compute(self, size: StepSize) -> None:
         """One step over the static buffers; leaves every row at its next position."""

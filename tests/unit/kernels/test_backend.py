@@ -11,6 +11,19 @@ from ondol.modeling.kernel_module import KernelModule, use_kernels
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def hopper(monkeypatch):
+    """The card that is asked about where the device is a GPU."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+
+
+def test_a_card_that_triton_is_not_made_for_gets_the_reference_and_a_note(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    kernels, (note,) = choose_kernels(torch.device("cuda"))
+    assert kernels is REFERENCE
+    assert note.endswith("the card's compute capability is 7.5, they need 8.0")
+
+
 def test_a_cpu_computes_with_the_torch_reference():
     kernels, notes = choose_kernels(CPU)
     assert kernels is REFERENCE

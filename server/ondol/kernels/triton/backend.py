@@ -29,6 +29,10 @@ FAILURES = (TritonError, OSError, subprocess.CalledProcessError)
 # And where it finds no driver: it asserts that there is a libcuda.so.1.
 PROBE_ERRORS = (*FAILURES, RuntimeError, AssertionError)
 
+# The compute capability that Triton is made for; older cards have no bfloat16, and less shared memory than
+# some kernels take.
+LEAST_MAJOR = 8
+
 TRITON = Kernels(
     "triton",
     reads_stale_values=False,
@@ -60,6 +64,10 @@ DETERMINISTIC = replace(
 def why_unusable(device: torch.device) -> str | None:
     """Compile and run small kernels; what went wrong in one line, or None."""
     try:
+        if device.type == "cuda":
+            major, minor = torch.cuda.get_device_capability(device)
+            if major < LEAST_MAJOR:
+                return f"the card's compute capability is {major}.{minor}, they need {LEAST_MAJOR}.0"
         wrong = wrong_probe(TRITON, device)
     except PROBE_ERRORS as error:
         return name_failure(error)

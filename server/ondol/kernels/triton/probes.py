@@ -23,7 +23,6 @@ NUM_HEADS: Final = 2
 HEAD_DIM: Final = 64
 BLOCK_SIZE: Final = 16
 VOCAB_SIZE: Final = 32
-# Every GPU that Triton compiles for has it; bfloat16 came with Ampere.
 DTYPE: Final = torch.float16
 
 
