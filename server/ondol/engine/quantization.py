@@ -61,6 +61,7 @@ def demand_of(config: EngineConfig, device: torch.device, kv_limit_bytes: int) -
         kv_dtype=None if config.kv_cache_dtype == "auto" else FLOAT8,
         offload_bytes=config.offload_bytes,
         is_host=device.type == "cpu",
+        is_deterministic=config.deterministic,
     )
 
 

@@ -38,7 +38,7 @@ from ondol.engine.scheduler import Scheduler
 from ondol.engine.stored_weights import WeightsReport
 from ondol.errors import DeviceUnusable, DoesNotFit, OndolError
 from ondol.kernels.backend import choose_kernels
-from ondol.modeling.loading import load_model
+from ondol.modeling.loading import load_model, require_determinism
 
 PROGRESS_INTERVAL_S = 0.2
 GRAMMAR_POLL_S = 0.005
@@ -84,6 +84,8 @@ def load_core(config: EngineConfig, channel: Channel) -> tuple[EngineCore, Engin
     """
     began_s = time.monotonic()
     device = choose_device(config.device)
+    if config.deterministic:
+        require_determinism(Path(config.model_path))
     on_load, choice_notes = plan_on_load(config, device)
     memory = CacheMemory(config.kv_cache_bytes)
     if config.wants_plan:

@@ -36,8 +36,7 @@ FP4_VALUES = tuple(sign * value / 12.0 for sign in (1.0, -1.0) for value in FP4_
 # bitsandbytes quantizes the scales again in blocks of 256 (double quantization).
 NESTED_BLOCK_SIZE = 256
 INT4_ZERO = 8
-# Weights that a CPU dequantizes at once. On the way they take some 20 bytes each: of a large matrix the
-# system would hand that out page by page, each time anew. A GPU's launches would cost more than its memory.
+# Weights that a CPU dequantizes at once: scratch for more comes from the system page by page, each time anew.
 PIECE_WEIGHTS = 1 << 18
 
 
@@ -223,11 +222,11 @@ class QuantizedMatrix(nn.Module):
         codes = self.codes if expert is None else self.codes[expert]
         zeros = self.zeros if self.zeros is None or expert is None else self.zeros[expert]
         groups = self._group_scales(expert)
-        num_rows = len(codes)
-        num_piece_rows = self.num_piece_rows if codes.device.type == "cpu" else num_rows
-        weights = torch.empty((num_rows, self.num_in), dtype=dtype, device=codes.device)
-        for start in range(0, num_rows, num_piece_rows):
-            rows = slice(start, start + num_piece_rows)
+        # A GPU has the memory, and many small pieces would take it longer.
+        num_at_once = self.num_piece_rows if codes.device.type == "cpu" else len(codes)
+        weights = torch.empty((len(codes), self.num_in), dtype=dtype, device=codes.device)
+        for start in range(0, len(codes), num_at_once):
+            rows = slice(start, start + num_at_once)
             values = self._values(codes[rows])
             if zeros is not None:
                 values = values - self._spread(zeros[rows].float())
@@ -241,13 +240,13 @@ class QuantizedMatrix(nn.Module):
         return hidden[..., self.column_order if expert is None else self.column_order[expert]]
 
     def _values(self, codes: Tensor) -> Tensor:
-        kind = self.fmt.kind
-        if kind in ("int8", "fp8_e4m3"):
+        if self.fmt.bits == 8:
             return codes.float()
         unpacked = torch.stack((codes >> 4, codes & 0xF), dim=-1).flatten(-2)[:, : self.num_in]
-        if kind == "int4":
+        if self.fmt.kind == "int4":
             return unpacked.float() if self.fmt.has_zeros else unpacked.float() - INT4_ZERO
-        return self.codebook(torch.float32)[unpacked.int()]
+        # Square brackets would make indices of 64 bits.
+        return self.codebook(torch.float32).index_select(0, unpacked.flatten().int()).view(unpacked.shape)
 
     def _group_scales(self, expert: int | None) -> Tensor:
         if self.nested is not None:

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 
 import torch
 
+from ondol.kernels.deterministic_attention import MAX_SCORES, RUN_LEN
 from ondol.kernels.kv_layer import FLOAT8, kv_head_bytes
 from ondol.kernels.quantized import QuantizedMatrix
+from ondol.kernels.row_tiles import SIZES
 from ondol.modeling.loading import Blueprint
 
-# The torch reference makes unpacked codes, indices, values and spread scales on the way: some 20 bytes for
-# each weight that it dequantizes at once, beside the matrix that comes of it.
-DEQUANTIZE_BYTES = 20
+# Scratch for each weight that the torch reference dequantizes at once: float32 values, zeros and spread
+# scales; or 32-bit indices and the values that they look up.
+DEQUANTIZE_BYTES = 12
 # Float32 values per row of a step: hidden states and residual, q/k/v, gate and up and their product.
 HIDDEN_COPIES = 6
 INTERMEDIATE_COPIES = 3
@@ -27,6 +29,12 @@ MASK_BYTES = 1 + 1 + 4
 # The torch reference reads a layer's keys and then its values; where they are codes, the keys lie there as
 # float32 while of the values there are codes, float16 and float32.
 READ_CODE_BYTES = 6
+# Deterministic mode on a CPU: beside gate and up lies the gate in one piece, filled up, in pieces that were
+# computed, and joined again.
+DETERMINISTIC_INTERMEDIATE_COPIES = 6
+# Its attention has keys and values as they were read, the keys in runs, the values filled up and in runs;
+# then both in runs, and the scores twice: in runs and joined, or before and after the softmax.
+READ_COPIES, RUN_COPIES, SCORE_COPIES = 5, 2, 2
 # Cosines and sines of the context, and the angles that they are built from.
 ROTARY_TABLES = 4
 # What is resident beside what is counted: operands that the matrix library packs, and freed blocks that are
@@ -43,12 +51,19 @@ class Load:
         num_seqs: requests that run at once.
         num_rows: rows of a step.
         num_cached_tokens: tokens of all running requests together.
+        is_deterministic: a CPU computes so that rows do not depend on each other.
     """
 
     context: int
     num_seqs: int
     num_rows: int
     num_cached_tokens: int
+    is_deterministic: bool = False
+
+    @property
+    def num_prefill_rows(self) -> int:
+        """Rows of one request's chunk."""
+        return min(self.num_rows, self.context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +98,41 @@ class Footprint:
             dtype: of the KV cache.
         """
         wide = torch.float32.itemsize
-        row_values = HIDDEN_COPIES * self.hidden_size + INTERMEDIATE_COPIES * self.intermediate_size
-        num_prefill_rows = min(load.num_rows, load.context)
-        # One layer's keys and values of every running request, gathered from their blocks.
-        value_bytes = READ_CODE_BYTES if dtype == FLOAT8 else dtype.itemsize
-        gathered_bytes = load.num_cached_tokens * self.num_kv_values * value_bytes // self.num_layers
-        mask_bytes = MASK_BYTES * num_prefill_rows * self.group_size * load.context
+        is_deterministic = load.is_deterministic
+        num_copies = DETERMINISTIC_INTERMEDIATE_COPIES if is_deterministic else INTERMEDIATE_COPIES
+        row_values = HIDDEN_COPIES * self.hidden_size + num_copies * self.intermediate_size
+        # How a matrix sums is tried out when it is first met; logits are the widest product.
+        num_tried_rows = SIZES[-1] if is_deterministic else 0
+        num_logit_rows = max(LOGIT_COPIES * load.num_seqs, num_tried_rows)
+        attention_bytes = self._deterministic_attention_bytes if is_deterministic else self._attention_bytes
         return (
             wide * load.num_rows * row_values
-            + wide * LOGIT_COPIES * load.num_seqs * self.vocab_size
+            + wide * num_logit_rows * self.vocab_size
             + wide * ROTARY_TABLES * load.context * self.head_dim
-            + max(gathered_bytes + mask_bytes, self.dequantize_bytes)
+            + max(attention_bytes(load, dtype), self.dequantize_bytes)
             + HEAP_BYTES
         )
+
+    def _attention_bytes(self, load: Load, dtype: torch.dtype) -> int:
+        """One layer's keys and values of every running request, gathered from their blocks, and a mask."""
+        value_bytes = READ_CODE_BYTES if dtype == FLOAT8 else dtype.itemsize
+        gathered_bytes = load.num_cached_tokens * self.num_kv_values * value_bytes // self.num_layers
+        return gathered_bytes + MASK_BYTES * load.num_prefill_rows * self.group_size * load.context
+
+    def _deterministic_attention_bytes(self, load: Load, dtype: torch.dtype) -> int:
+        """One request after the other, in runs of keys, in float32 whatever the cache holds."""
+        wide = torch.float32.itemsize
+        num_keys = -(-load.context // RUN_LEN) * RUN_LEN
+        num_kv_heads = self.num_kv_values // (2 * self.num_layers * self.head_dim)
+        run_bytes = wide * num_keys * num_kv_heads * self.head_dim
+        num_rows = max(
+            1, min(load.num_prefill_rows, MAX_SCORES // (num_kv_heads * self.group_size * num_keys))
+        )
+        score_bytes = wide * num_rows * num_kv_heads * self.group_size * num_keys
+        # Which keys a row sees: compared and inverted, for each of a group's heads.
+        mask_bytes = 2 * num_rows * self.group_size * num_keys
+        read_bytes = READ_COPIES * run_bytes
+        return max(read_bytes, RUN_COPIES * run_bytes + SCORE_COPIES * score_bytes + mask_bytes)
 
 
 def measure_footprint(blueprint: Blueprint) -> Footprint:

@@ -17,7 +17,7 @@ from ondol.kernels.backend import REFERENCE, Kernels
 from ondol.kernels.paged_attention import AttentionMetadata, PagedKVCache
 from ondol.modeling.architecture import describe, read_config
 from ondol.modeling.checkpoint import Checkpoint
-from ondol.modeling.decoder import Decoder, build_decoder
+from ondol.modeling.decoder import build_decoder
 from ondol.modeling.kernel_module import use_kernels
 from ondol.modeling.layer_factory import LayerFactory, PlainLayers
 from ondol.modeling.offload_plan import OffloadPlan, offload_notes, plan_offload
@@ -207,9 +207,10 @@ def load_model(
         ModelRefused: names what is wrong; before any weight is read where config or header tell.
         DoesNotFit: the host memory cannot be had.
     """
+    if kernels.is_deterministic:
+        require_determinism(folder)
     blueprint = draw_model(folder, device, dtype, on_load)
     config, model = blueprint.config, blueprint.model
-    _check_determinism(kernels, blueprint)
     offload = plan_offload(model.decoder_layers(), offload_bytes)
     offloaded = place_on_host(model, offload, device)
     model.allocate(device)
@@ -234,10 +235,17 @@ def load_model(
     )
 
 
-def _check_determinism(kernels: Kernels, blueprint: Blueprint) -> None:
-    """Refuse what cannot keep the promise: transformers' own norms compute more rows in another way."""
-    if kernels.is_deterministic and not isinstance(blueprint.model, Decoder):
-        name = blueprint.config.model_type
+def require_determinism(folder: Path) -> None:
+    """Refuse a model that cannot keep deterministic mode's promise, by its config.json alone.
+
+    Transformers' own norms and activations compute more rows in another way.
+
+    Raises:
+        ModelRefused: it is run by transformers' code, or cannot be served at all.
+    """
+    config = read_config(folder)
+    if describe(config) is None:
+        name = config.model_type
         raise ModelRefused(f"{name} cannot be computed deterministically: start without --deterministic.")
 
 

@@ -31,6 +31,7 @@ class Demand:
         kv_dtype: of the KV cache; None is the model's.
         offload_bytes: host memory for layers that stay there.
         is_host: the device is a CPU, whose memory the host's is.
+        is_deterministic: every row is to be computed in one way, whatever rows are computed beside it.
     """
 
     kv_cache_bytes: int | None
@@ -41,6 +42,7 @@ class Demand:
     kv_dtype: torch.dtype | None = None
     offload_bytes: int = 0
     is_host: bool = False
+    is_deterministic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,14 @@ def measure_needs(blueprint: Blueprint, demand: Demand) -> MemoryNeeds:
         kv_cache_bytes = min(context * token_bytes * demand.max_num_seqs, demand.kv_limit_bytes)
     # No more tokens are looked at in a step than the cache holds.
     num_tokens = min(context * demand.max_num_seqs, kv_cache_bytes // token_bytes)
-    load = Load(min(context, num_tokens), demand.max_num_seqs, demand.max_num_batched_tokens, num_tokens)
+    load = Load(
+        min(context, num_tokens),
+        demand.max_num_seqs,
+        demand.max_num_batched_tokens,
+        num_tokens,
+        # A GPU's deterministic kernels need no more scratch than the others.
+        is_deterministic=demand.is_deterministic and demand.is_host,
+    )
     return MemoryNeeds(
         weights_bytes=weights_bytes,
         workspace_bytes=footprint.workspace_bytes(load, kv_dtype),
