@@ -181,7 +181,7 @@ export default Object.freeze({
   "model.choose": "Choose a model",
   "model.chosen": "Choose a model, now {name}.",
   "model.list": "Models",
-  "model.empty": "This server has no models.",
+  "model.empty": "This server has no models. `ondol pull` downloads one on the server.",
   "model.busy": "preparing",
   "model.group.loaded": "Loaded",
   "model.group.here": "On the server",

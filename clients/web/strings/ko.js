@@ -181,7 +181,7 @@ export default Object.freeze({
   "model.choose": "모델 고르기",
   "model.chosen": "모델 고르기, 지금은 {name}.",
   "model.list": "모델 목록",
-  "model.empty": "이 서버에 모델이 없어요.",
+  "model.empty": "이 서버에 모델이 없어요. 서버에서 ‘ondol pull’로 내려받을 수 있어요.",
   "model.busy": "준비 중",
   "model.group.loaded": "올라와 있는 모델",
   "model.group.here": "서버에 있는 모델",

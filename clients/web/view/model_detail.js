@@ -16,7 +16,7 @@ export function createModelDetail(app, orders) {
   const { t, chat } = app;
   const note = h("p", { class: "model-detail-note", role: "status" });
   const buttons = h("div", { class: "model-detail-buttons" });
-  const element = h("div", { class: "model-detail" }, note, buttons);
+  const element = h("div", { class: "model-detail", hidden: true }, note, buttons);
   let shownKey = null;
 
   const button = (label, run, className = "") => h("button", { class: ["button", className], type: "button", onclick: run }, label);
@@ -54,6 +54,7 @@ export function createModelDetail(app, orders) {
       const key = model && `${model.id} ${model.status.value} ${model.in_cache}`;
       if (key === shownKey) return;
       shownKey = key;
+      element.hidden = !model;
       const isIdle = model?.status.value === "unloaded";
       note.textContent = isIdle ? t(model.in_cache ? "model.loadsLater" : "model.notHere") : "";
       fill(buttons, ...(model ? buttonsFor(model) : []));
