@@ -11,7 +11,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, expect
 from support.daemon import poll
-from support.stub_daemon import Answer, StubDaemon
+from support.scripted_answer import Answer
+from support.stub_daemon import StubDaemon
 
 from benchmarks.web.main_thread import traced
 from benchmarks.web.page_load import COMPOSER, page_files

@@ -142,10 +142,13 @@ def test_the_last_chunk_tells_where_the_time_went(starter_daemon):
 
 def test_a_deadline_ends_an_answer_with_what_is_there(starter_daemon):
     with starter_daemon.openai() as client:
-        answer = client.chat.completions.create(
-            **CHAT | {"max_tokens": 900}, extra_body={"deadline_s": 1, "ignore_eos": True}
-        )
-    assert answer.choices[0].finish_reason == "length"
+        # On a machine that is busy the first token alone may take longer than a second.
+        for deadline_s in (1, 4, 16):
+            extensions = {"deadline_s": deadline_s, "ignore_eos": True}
+            answer = client.chat.completions.create(**CHAT | {"max_tokens": 900}, extra_body=extensions)
+            assert answer.choices[0].finish_reason == "length"
+            if answer.usage.completion_tokens:
+                break
     assert 0 < answer.usage.completion_tokens < 900
 
 

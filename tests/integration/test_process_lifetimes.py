@@ -95,13 +95,15 @@ def test_a_signal_while_it_loads_ends_both_processes(serve, which, expected_code
 async def test_the_first_signal_lets_streams_finish_and_turns_new_requests_away(serve, which):
     daemon = serve().wait_until_serving()
     engine_id = engine_of(daemon)
-    body = endless(max_tokens=1000)
-    async with open_streams(daemon, NUM_STREAMS, body) as streams:
+    async with open_streams(daemon, NUM_STREAMS, endless(max_tokens=1000)) as streams:
+        # Held up, so that the answers are not whole before the signal has come.
+        os.kill(engine_id, signal.SIGSTOP)
         daemon.send_signal(which)
         await asyncio.to_thread(daemon.wait_until_draining)
         refused = await asyncio.to_thread(ask, daemon)
         health = await asyncio.to_thread(daemon.get, "health")
         assert not any(stream.done() for stream in streams)
+        os.kill(engine_id, signal.SIGCONT)
         answers = await asyncio.gather(*streams)
     for *texts, last, done in answers:
         assert done == DONE

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.daemon import clean_environment, poll
-from support.served_models import save_served_model
+from support.served_models import save_endless_model
 
 # A port where nothing listens, so that no daemon of the machine's is found.
 NO_DAEMON = {"ONDOL_PORT": "9"}
@@ -17,7 +17,7 @@ SMALL = ("--threads", "1", "--kv-cache-memory", "4MiB")
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
-    return save_served_model(tmp_path_factory.mktemp("run") / "tiny-llama")
+    return save_endless_model(tmp_path_factory.mktemp("run") / "tiny-llama")
 
 
 def start(*arguments):
@@ -56,7 +56,7 @@ def test_one_prompt_is_answered_and_nothing_is_left_behind(model_folder):
 
 
 def test_a_killed_command_leaves_no_daemon_behind(model_folder):
-    process = start(model_folder, "안녕", "--max-tokens", "400")
+    process = start(model_folder, "안녕")
     try:
         assert process.stdout.read(1)  # it answers, so its daemon has an engine
         process.send_signal(signal.SIGKILL)

@@ -5,7 +5,6 @@ Knows nothing about daemons. Invariant: it waits for what is seen, never for a w
 
 from playwright.sync_api import Locator, Page, Route, expect
 from support.daemon import poll
-from support.stub_daemon import StubDaemon
 
 KEPT = """(words) => new Promise((resolve, reject) => {
   const opening = indexedDB.open("ondol");
@@ -43,13 +42,12 @@ class ChatPage:
         self.questions = page.locator(".message.is-user")
         self.answers = page.locator(".message.is-assistant")
 
-    def begin(self, stub: StubDaemon) -> "ChatPage":
-        """A new chat before a daemon that remembers nothing."""
-        stub.bodies.clear()
-        stub.answers.clear()
-        stub.num_aborted = 0
+    def begin(self) -> "ChatPage":
+        """A new chat that can be typed into."""
         self.press("새 대화")
         expect(self.log).to_contain_text("무엇을 도와드릴까요?")
+        self.box.focus()
+        expect(self.box).to_be_focused()
         return self
 
     def ask(self, text: str) -> None:
@@ -61,7 +59,7 @@ class ChatPage:
         """The newest answer, once it holds `text` and nobody writes on it."""
         answer = self.answers.last
         expect(answer.locator(".message-content")).to_contain_text(text)
-        expect(answer.locator(".message-actions")).to_be_visible()
+        expect(answer.locator(".message-actions:not(.message-writing)")).to_be_visible()
         return answer
 
     def press(self, name: str, within: Locator | None = None) -> None:

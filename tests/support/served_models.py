@@ -15,3 +15,10 @@ def save_served_model(folder: Path, family: str = "llama", **overrides: Any) -> 
     save_checkpoint(folder, family, **overrides)
     save_byte_level_tokenizer(folder, VOCAB_SIZE)
     return folder
+
+
+def save_endless_model(folder: Path) -> Path:
+    """One that has no end token: its answers last as long as its client or its context lets them."""
+    save_checkpoint(folder, "llama", eos_token_id=None, max_position_embeddings=ENDLESS + 1000)
+    save_byte_level_tokenizer(folder, VOCAB_SIZE, eos_token=None)
+    return folder

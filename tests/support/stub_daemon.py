@@ -5,12 +5,9 @@ Knows nothing about browsers. Invariant: it says nothing that no script said; wh
 
 import asyncio
 import contextlib
-import json
-import secrets
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -19,37 +16,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from support.daemon import poll
+from support.scripted_answer import Answer, blocks, server_sent_event
 
 from ondol.api.server import bind_socket
-from ondol.api.web_page import WebPage
+from ondol.api.web_page import FOLDER, WebPage
 
 CONTEXT_LENGTH = 4096
-HOLD_TIMEOUT_S = 60
-
-
-@dataclass
-class Answer:
-    """One streamed answer.
-
-    Attributes:
-        pieces: the texts of its chunks, one token each.
-        tokens_per_s: their pace; None sends them at once.
-        queued: places in the queue, told before the first piece.
-        hold_at: before this piece the stream waits until `resume` is set.
-        cut_at: before this piece the connection breaks.
-        error: an error event in OpenAI's shape instead of the rest, before piece `cut_at` or at the end.
-        refusal: status and error object; nothing is streamed then.
-    """
-
-    pieces: tuple[str, ...] = ("안녕", "하세요", ".")
-    tokens_per_s: float | None = None
-    queued: tuple[int, ...] = ()
-    hold_at: int | None = None
-    cut_at: int | None = None
-    error: dict[str, Any] | None = None
-    refusal: tuple[int, dict[str, Any]] | None = None
-    finish_reason: str = "stop"
-    resume: threading.Event = field(default_factory=threading.Event)
 
 
 def error_object(message: str, code: str | None, param: str | None = None) -> dict[str, Any]:
@@ -91,7 +63,18 @@ class StubDaemon:
         models: entries of GET /models.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, page_folder: Path = FOLDER) -> None:
+        self.port = 0
+        self.reset()
+        self._page = WebPage(page_folder)
+        self._given: list[Answer] = []
+        self._watchers: set[asyncio.Queue[dict[str, Any]]] = set()
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def reset(self) -> None:
+        """Forget what was asked and what was set."""
         self.bodies: list[dict[str, Any]] = []
         self.orders: list[tuple[str, dict[str, Any]]] = []
         self.answers: list[Answer] = []
@@ -100,12 +83,11 @@ class StubDaemon:
         self.api_key: str | None = None
         self.phase = "ready"
         self.models = [model_entry("stub")]
-        self.port = 0
-        self._given: list[Answer] = []
-        self._watchers: list[asyncio.Queue[dict[str, Any]]] = []
-        self._server: uvicorn.Server | None = None
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def asked(self) -> list[list[str]]:
+        """What the messages of each chat's request said."""
+        return [[message["content"] for message in body["messages"]] for body in self.bodies]
 
     @property
     def url(self) -> str:
@@ -170,7 +152,8 @@ class StubDaemon:
             Route("/props", self._guarded(self._props)),
             Route("/tokenize", self._guarded(self._tokenize), methods=["POST"]),
             Route("/v1/chat/completions", self._guarded(self._chat), methods=["POST"]),
-            WebPage(),
+            self._page,
+            Route("/{path:path}", self._guarded(self._refuse)),
         ]
         return Starlette(routes=routes)
 
@@ -183,6 +166,9 @@ class StubDaemon:
             return await endpoint(request)
 
         return guarded
+
+    async def _refuse(self, request: Request) -> Response:
+        return JSONResponse({"error": error_object(f"No {request.url.path} here.", None)}, 404)
 
     async def _ready(self, request: Request) -> Response:
         return JSONResponse({"status": self.phase}, 200 if self.phase == "ready" else 503)
@@ -223,12 +209,15 @@ class StubDaemon:
 
     async def _watch_models(self, request: Request) -> Response:
         watcher: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._watchers.append(watcher)
+        self._watchers.add(watcher)
 
         async def told() -> AsyncIterator[bytes]:
-            yield b": watching\n\n"
-            while True:
-                yield _event(await watcher.get())
+            try:
+                yield b": watching\n\n"
+                while True:
+                    yield server_sent_event(await watcher.get())
+            finally:
+                self._watchers.discard(watcher)
 
         return StreamingResponse(told(), media_type="text/event-stream")
 
@@ -245,50 +234,9 @@ class StubDaemon:
     async def _stream(self, body: dict[str, Any], answer: Answer) -> AsyncIterator[bytes]:
         is_over = False
         try:
-            async for block in _blocks(body, answer):
+            async for block in blocks(body, answer):
                 yield block
             is_over = True
         finally:
             self.num_aborted += not is_over
             self.num_ended += is_over
-
-
-async def _blocks(body: dict[str, Any], answer: Answer) -> AsyncIterator[bytes]:
-    chunk = {
-        "id": f"chatcmpl-{secrets.token_hex(8)}",
-        "object": "chat.completion.chunk",
-        "created": int(time.time()),
-        "model": body["model"],
-    }
-
-    def choice(delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
-        return _event({**chunk, "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]})
-
-    for place in answer.queued:
-        yield f": queued {place}\n\n".encode()
-        await asyncio.sleep(0.05)
-    yield choice({"role": "assistant", "content": ""})
-    begin_s = time.monotonic()
-    for index, piece in enumerate(answer.pieces):
-        if index == answer.hold_at:
-            await asyncio.to_thread(answer.resume.wait, HOLD_TIMEOUT_S)
-        if index == answer.cut_at:
-            if answer.error is None:
-                raise ConnectionAbortedError("as the script says")
-            break
-        if answer.tokens_per_s is not None:
-            await asyncio.sleep(max(0.0, begin_s + index / answer.tokens_per_s - time.monotonic()))
-        yield choice({"content": piece})
-    if answer.error is not None:
-        yield _event({"error": answer.error})
-        return
-    yield choice({}, answer.finish_reason)
-    num_output = len(answer.pieces)
-    usage = {"prompt_tokens": 10, "completion_tokens": num_output, "total_tokens": 10 + num_output}
-    timings = {"queue_s": 0.0, "prefill_s": 0.05, "decode_s": num_output / 50, "tokens_per_second": 50.0}
-    yield _event({**chunk, "choices": [], "usage": usage, "timings": timings})
-    yield b"data: [DONE]\n\n"
-
-
-def _event(value: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"

@@ -117,13 +117,17 @@ def common_characters(num_characters: int) -> list[str]:
 
 
 def save_byte_level_tokenizer(
-    folder: Path, vocab_size: int = 512, *, chat_template: str | None = CHATML_TEMPLATE
+    folder: Path,
+    vocab_size: int = 512,
+    *,
+    chat_template: str | None = CHATML_TEMPLATE,
+    eos_token: str | None = "<|im_end|>",
 ) -> Tokenizer:
-    """Writes tokenizer.json and tokenizer_config.json; eos is <|im_end|>, there is no BOS."""
+    """Writes tokenizer.json and tokenizer_config.json; there is no BOS."""
     tokenizer = build_byte_level_tokenizer(vocab_size)
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": "<|im_end|>",
+        "eos_token": eos_token,
         "pad_token": "<|endoftext|>",
         "clean_up_tokenization_spaces": False,
     }

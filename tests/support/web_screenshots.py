@@ -11,7 +11,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from support.browsers import browser_path
-from support.stub_daemon import Answer, StubDaemon, error_object, model_entry
+from support.scripted_answer import Answer
+from support.stub_daemon import StubDaemon, error_object, model_entry
 
 WIDE = {"width": 1280, "height": 880}
 PHONE = {"width": 360, "height": 740}

@@ -1,7 +1,8 @@
 """The web chat in a real browser: one Chromium per file, a page of its own for each test.
 
-`stub` is a scripted daemon, `open_page` opens the page of any daemon. A page that logs an error, raises one,
-breaks its Content-Security-Policy or asks another address than its daemon's fails its test.
+`stub` is a scripted daemon, `open_page` opens the page of any daemon, `chat` begins a new chat in one page
+that a file's tests share. A page that logs an error, raises one, breaks its Content-Security-Policy or asks
+another address than its daemon's fails its test.
 """
 
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from support.browsers import browser_path
+from support.chat_page import ChatPage
 from support.stub_daemon import StubDaemon
 
 from ondol.api.web_page import FOLDER
@@ -93,13 +95,33 @@ open_page = pytest.fixture(opened_pages, name="open_page")
 open_shared_page = pytest.fixture(opened_pages, name="open_shared_page", scope="module")
 
 
-@pytest.fixture
-def stub():
+@pytest.fixture(scope="module")
+def shared_stub():
+    """What runs behind `stub`, for what a file sets up once."""
     with StubDaemon().running() as daemon:
         yield daemon
+
+
+@pytest.fixture
+def stub(shared_stub):
+    """A scripted daemon that remembers nothing."""
+    shared_stub.reset()
+    return shared_stub
 
 
 @pytest.fixture
 def page(stub, open_page):
     """The page of `stub`, in Korean."""
     return open_page(stub.url)
+
+
+@pytest.fixture(scope="module")
+def shared_page(shared_stub, open_shared_page):
+    return open_shared_page(shared_stub.url)
+
+
+@pytest.fixture
+def chat(stub, shared_page):
+    """A new chat in the page that the file's tests share; `stub` answers."""
+    del stub  # only to be as new as the chat
+    return ChatPage(shared_page).begin()

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 from support.chat_page import ChatPage
-from support.stub_daemon import Answer, StubDaemon, error_object, model_entry
+from support.scripted_answer import Answer
+from support.stub_daemon import error_object, model_entry
 
 AXE = Path(__file__).parents[1] / "node_modules" / "axe-core" / "axe.min.js"
 NARROW = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
@@ -20,13 +21,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def stub():
-    with StubDaemon().running() as daemon:
-        daemon.models.append(model_entry("other", "unloaded"))
-        yield daemon
-
-
 # Slow where the same states are looked at again: axe-core takes about a second for each.
 LOOKS = [
     "light",
@@ -36,14 +30,15 @@ LOOKS = [
 
 
 @pytest.fixture(scope="module", params=LOOKS)
-def shared_page(request, stub, open_shared_page):
+def shared_page(request, shared_stub, open_shared_page):
     options = NARROW if request.param == "narrow" else WIDE
     scheme = "dark" if request.param == "dark" else "light"
-    return open_shared_page(stub.url, color_scheme=scheme, reduced_motion="reduce", **options)
+    return open_shared_page(shared_stub.url, color_scheme=scheme, reduced_motion="reduce", **options)
 
 
 @pytest.fixture
-def chat(shared_page):
+def chat(stub, shared_page):
+    stub.models.append(model_entry("other", "unloaded"))
     shared_page.reload()
     chat = ChatPage(shared_page)
     expect(chat.box).to_be_visible()
@@ -103,4 +98,3 @@ def test_the_question_for_a_key(stub, chat):
     chat.page.reload()
     expect(chat.page.locator("dialog[open] input").first).to_be_visible()
     assert findings(chat.page) == []
-    stub.api_key = None

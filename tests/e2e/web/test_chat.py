@@ -2,35 +2,10 @@
 
 import pytest
 from playwright.sync_api import expect
-from support.chat_page import ChatPage
 from support.daemon import poll
 from support.keyboard import Keyboard
-from support.stub_daemon import Answer, StubDaemon, error_object
-
-
-@pytest.fixture(scope="module")
-def stub():
-    with StubDaemon().running() as daemon:
-        yield daemon
-
-
-@pytest.fixture(scope="module")
-def shared_page(stub, open_shared_page):
-    return open_shared_page(stub.url)
-
-
-@pytest.fixture
-def chat(stub, shared_page):
-    """A new chat in a page that the file's tests share."""
-    return ChatPage(shared_page).begin(stub)
-
-
-def contents(body):
-    return [message["content"] for message in body["messages"]]
-
-
-def asked(stub):
-    return [contents(body)[-1] for body in stub.bodies]
+from support.scripted_answer import Answer
+from support.stub_daemon import error_object
 
 
 def test_an_answer_streams_in_and_tells_its_model_and_speed(stub, chat):
@@ -42,7 +17,7 @@ def test_an_answer_streams_in_and_tells_its_model_and_speed(stub, chat):
     answer.resume.set()
     shown = chat.wait_for_answer("온돌은 바닥을 데워요.")
     expect(shown.locator(".message-stats")).to_contain_text("stub · 50 토큰/초 · 첫 토큰")
-    assert contents(stub.bodies[0]) == ["온돌이 뭐야?"]
+    assert stub.asked[0] == ["온돌이 뭐야?"]
     assert stub.num_aborted == 0
 
 
@@ -66,7 +41,7 @@ def test_escape_stops_the_answer_and_it_can_be_continued(stub, chat):
     poll(lambda: stub.num_aborted, bool)
     assert stub.bodies[1]["continue_final_message"] is True
     assert stub.bodies[1]["add_generation_prompt"] is False
-    assert contents(stub.bodies[1]) == ["세어 줘", "처음 둘째"]
+    assert stub.asked[1] == ["세어 줘", "처음 둘째"]
 
 
 def test_another_answer_is_a_branch_and_the_first_one_stays(stub, chat):
@@ -75,7 +50,7 @@ def test_another_answer_is_a_branch_and_the_first_one_stays(stub, chat):
     chat.press("다시 답하기", chat.wait_for_answer("첫 답"))
     answer = chat.wait_for_answer("둘째 답")
     expect(answer.locator(".message-branch")).to_have_text("2/2")
-    assert contents(stub.bodies[1]) == ["골라 줘"]
+    assert stub.asked[1] == ["골라 줘"]
     chat.press("이전 갈래", answer)
     expect(chat.answers.last).to_contain_text("첫 답")
     expect(chat.answers.last.locator(".message-branch")).to_have_text("1/2")
@@ -91,7 +66,7 @@ def test_an_edited_question_is_asked_anew_and_branches_are_switched(stub, chat):
     editor.fill("부산 날씨")
     chat.press("고쳐서 묻기")
     chat.wait_for_answer("부산 답")
-    assert contents(stub.bodies[1]) == ["부산 날씨"]
+    assert stub.asked[1] == ["부산 날씨"]
     chat.press("이전 갈래", chat.questions.last)
     expect(chat.answers.last).to_contain_text("서울 답")
     assert chat.texts() == ["서울 날씨", "서울 답"]
@@ -106,7 +81,7 @@ def test_an_edited_answer_is_what_the_model_reads_from_then_on(stub, chat):
     expect(chat.answers.last).to_contain_text("맞는 답")
     chat.ask("그다음은?")
     chat.wait_for_answer("안녕하세요.")
-    assert contents(stub.bodies[1]) == ["질문", "맞는 답", "그다음은?"]
+    assert stub.asked[1] == ["질문", "맞는 답", "그다음은?"]
 
 
 def test_escape_leaves_an_edited_message_as_it_was(stub, chat):
@@ -166,7 +141,7 @@ def test_thoughts_are_folded_away_from_the_answer(stub, chat):
     expect(answer.locator(".thoughts-text")).to_have_text("곰곰이")
     chat.ask("또")
     chat.wait_for_answer("안녕하세요.")
-    assert contents(stub.bodies[1]) == ["생각해 봐", "답이에요", "또"]
+    assert stub.asked[1] == ["생각해 봐", "답이에요", "또"]
 
 
 def test_a_conversation_that_is_too_long_goes_on_without_its_beginning(stub, chat):
@@ -181,7 +156,7 @@ def test_a_conversation_that_is_too_long_goes_on_without_its_beginning(stub, cha
     expect(chat.answers.last).to_contain_text("대화가 길어서")
     chat.press("앞 대화 덜어 내고 이어 가기")
     chat.wait_for_answer("짧게 답해요")
-    assert contents(stub.bodies[2]) == ["둘째 물음"]
+    assert stub.asked[2] == ["둘째 물음"]
     expect(chat.questions.last).to_contain_text("모델은 여기부터 읽어요")
 
 
@@ -232,13 +207,13 @@ def test_two_quick_presses_send_once(stub, chat):
     button = chat.page.get_by_role("button", name="보내기")
     button.evaluate("(button) => { button.click(); button.click(); }")
     chat.wait_for_answer("안녕하세요.")
-    assert asked(stub) == ["한 번만"]
+    assert stub.asked == [["한 번만"]]
 
 
 def test_decomposed_hangul_is_sent_composed(stub, chat):
     chat.ask("\u1112\u1161\u11ab\u1100\u1173\u11af")
     chat.wait_for_answer("안녕하세요.")
-    assert asked(stub) == ["한글"]
+    assert stub.asked == [["한글"]]
 
 
 def test_enter_while_an_answer_is_written_keeps_the_next_question(stub, chat):
@@ -251,7 +226,7 @@ def test_enter_while_an_answer_is_written_keeps_the_next_question(stub, chat):
     expect(chat.box).to_have_value("나중에")
     answer.resume.set()
     chat.wait_for_answer("안녕하세요.")
-    assert asked(stub) == ["먼저"]
+    assert stub.asked == [["먼저"]]
     chat.box.fill("")
 
 

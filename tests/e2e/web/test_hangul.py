@@ -4,37 +4,11 @@ import pytest
 from playwright.sync_api import expect
 from support.chat_page import ChatPage
 from support.keyboard import Keyboard
-from support.stub_daemon import StubDaemon
-
-
-@pytest.fixture(scope="module")
-def stub():
-    with StubDaemon().running() as daemon:
-        yield daemon
-
-
-@pytest.fixture(scope="module")
-def shared_page(stub, open_shared_page):
-    return open_shared_page(stub.url)
-
-
-@pytest.fixture
-def chat(stub, shared_page):
-    stub.bodies.clear()
-    chat = ChatPage(shared_page)
-    chat.press("새 대화")
-    chat.box.focus()
-    expect(chat.box).to_be_focused()
-    return chat
 
 
 @pytest.fixture
 def keyboard(shared_page):
     return Keyboard(shared_page)
-
-
-def sent(stub):
-    return [body["messages"][-1]["content"] for body in stub.bodies]
 
 
 def test_enter_while_a_syllable_is_composed_sends_nothing_and_the_next_sends_once(stub, chat, keyboard):
@@ -49,7 +23,7 @@ def test_enter_while_a_syllable_is_composed_sends_nothing_and_the_next_sends_onc
     chat.wait_for_answer("안녕하세요.")
     expect(chat.box).to_have_value("")
     expect(chat.questions).to_have_count(1)
-    assert sent(stub) == ["한글"]
+    assert stub.asked == [["한글"]]
 
 
 def test_in_safaris_order_the_enter_that_ends_a_composition_sends_nothing(stub, chat, keyboard):
@@ -61,7 +35,7 @@ def test_in_safaris_order_the_enter_that_ends_a_composition_sends_nothing(stub, 
     expect(chat.questions).to_have_count(0)
     keyboard.enter()
     chat.wait_for_answer("안녕하세요.")
-    assert sent(stub) == ["한"]
+    assert stub.asked == [["한"]]
 
 
 def test_a_click_sends_the_syllable_that_is_being_composed(stub, chat, keyboard):
@@ -71,7 +45,7 @@ def test_a_click_sends_the_syllable_that_is_being_composed(stub, chat, keyboard)
     chat.press("보내기")
     chat.wait_for_answer("안녕하세요.")
     expect(chat.box).to_have_value("")
-    assert sent(stub) == ["바다"]
+    assert stub.asked == [["바다"]]
 
 
 def test_shift_and_enter_begin_a_new_line(stub, chat):
@@ -80,7 +54,7 @@ def test_shift_and_enter_begin_a_new_line(stub, chat):
     chat.box.press_sequentially("둘")
     chat.box.press("Enter")
     chat.wait_for_answer("안녕하세요.")
-    assert sent(stub) == ["하나\n둘"]
+    assert stub.asked == [["하나\n둘"]]
 
 
 def test_enter_is_a_new_line_where_fingers_type(stub, open_page):
@@ -94,7 +68,7 @@ def test_enter_is_a_new_line_where_fingers_type(stub, open_page):
     expect(chat.box).to_have_value("하나\n둘")
     chat.press("보내기")
     chat.wait_for_answer("안녕하세요.")
-    assert sent(stub) == ["하나\n둘"]
+    assert stub.asked == [["하나\n둘"]]
 
 
 def test_words_are_not_broken_inside(chat):

@@ -25,11 +25,7 @@ def shared_page(starter_daemon, open_shared_page):
 
 @pytest.fixture
 def chat(shared_page):
-    chat = ChatPage(shared_page)
-    chat.press("새 대화")
-    chat.box.focus()
-    expect(chat.box).to_be_focused()
-    return chat
+    return ChatPage(shared_page).begin()
 
 
 def test_composed_hangul_is_sent_once_whole_and_answered(starter_daemon, chat):

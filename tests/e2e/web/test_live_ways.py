@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from playwright.sync_api import expect
-from support.chat_page import ChatPage
+from support.chat_page import ENDLESS_LETTERS, ChatPage
 from support.daemon import IDLE, Daemon, clean_environment, poll
 from support.served_models import save_served_model
 
@@ -72,7 +72,7 @@ def load_second(page, daemon):
 
 
 def test_a_key_branches_a_reload_and_a_second_model(daemon, open_page):
-    page = open_page(daemon.url)
+    page = open_page(daemon.url, ENDLESS_LETTERS)
     chat = ChatPage(page)
     asked = page.locator(".message-bubble")
 
@@ -104,6 +104,7 @@ def test_a_key_branches_a_reload_and_a_second_model(daemon, open_page):
     load_second(page, daemon)
     chat.press("새 대화")
     chat.ask("안녕")
+    expect(chat.answers.last.locator(".message-content")).not_to_be_empty()
     poll(
         lambda: daemon.get("metrics", authorization=f"Bearer {KEY}").text,
         lambda text: re.search(r'^ondol_generation_tokens_total\{model="second"\} [1-9]', text, re.M),

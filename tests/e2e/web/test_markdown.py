@@ -1,9 +1,14 @@
 """Markdown in a browser while it is being written: what stays, what changes, what is loaded when."""
 
+import shutil
+
 import pytest
 from playwright.sync_api import expect
 from support.chat_page import ChatPage
-from support.stub_daemon import Answer, StubDaemon
+from support.scripted_answer import Answer
+from support.stub_daemon import StubDaemon
+
+from ondol.api.web_page import FOLDER
 
 # begin() puts an empty element on the page and show(text, isFinal) renders into it. Once per page: the
 # policy allows one sanitizer.
@@ -25,16 +30,9 @@ async () => {
 
 
 @pytest.fixture(scope="module")
-def stub():
-    with StubDaemon().running() as daemon:
-        yield daemon
-
-
-@pytest.fixture(scope="module")
-def page(stub, open_shared_page):
-    page = open_shared_page(stub.url)
-    page.evaluate(PREPARE)
-    return page
+def page(shared_page):
+    shared_page.evaluate(PREPARE)
+    return shared_page
 
 
 @pytest.fixture
@@ -132,9 +130,26 @@ def test_links_leave_no_trace_and_lead_nowhere_else(page, show):
     ]
 
 
-def test_without_its_packages_the_page_chats_in_plain_text_and_says_so(stub, open_page):
-    page = open_page(stub.url, route=("**/vendor/**", lambda route: route.fulfill(status=404)))
-    stub.answers = [Answer(("**굵게**", " <b>\n", "둘째 줄"))]
+@pytest.fixture
+def stub_without_packages(tmp_path):
+    """Serves the page as it is where npm was missing."""
+    folder = tmp_path / "web"
+    shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("vendor", "node_modules"))
+    with StubDaemon(folder).running() as daemon:
+        yield daemon
+
+
+@pytest.mark.parametrize("api_key", [None, "key"])
+def test_without_its_packages_the_page_chats_in_plain_text_and_says_so(
+    stub_without_packages, open_page, api_key
+):
+    stub_without_packages.answers = [Answer(("**굵게**", " <b>\n", "둘째 줄"))]
+    stub_without_packages.api_key = api_key
+    page = open_page(stub_without_packages.url)
+    if api_key is not None:
+        page.get_by_role("dialog").get_by_label("API 키").fill(api_key)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("dialog")).to_have_count(0)
     chat = ChatPage(page)
     chat.ask("안녕")
     shown = chat.wait_for_answer("둘째 줄").locator(".message-content")

@@ -8,7 +8,8 @@ import re
 import pytest
 from playwright.sync_api import expect
 from support.daemon import poll
-from support.stub_daemon import Answer, model_entry
+from support.scripted_answer import Answer
+from support.stub_daemon import model_entry
 
 
 @pytest.fixture
@@ -65,7 +66,9 @@ def test_a_load_that_fails_later_says_what_to_do(stub, open_page):
     expect(page.get_by_role("alert").filter(has_text=words)).to_be_visible()
     expect(option(page, "huge")).to_contain_text("(It needs 40 GiB.)")
     page.get_by_role("button", name="들어갈지 확인").click()
-    expect(page.get_by_text("들어가요. nf4 형식으로 6 GiB가 필요하고, 10 GiB까지 쓸 수 있어요.")).to_be_visible()
+    expect(
+        page.get_by_text("들어가요. nf4 형식으로 6 GiB가 필요하고, 10 GiB까지 쓸 수 있어요.")
+    ).to_be_visible()
 
 
 @pytest.mark.slow

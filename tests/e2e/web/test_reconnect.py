@@ -2,29 +2,9 @@
 
 import pytest
 from playwright.sync_api import expect
-from support.chat_page import ChatPage
 from support.daemon import poll
-from support.stub_daemon import Answer, StubDaemon, error_object
-
-
-@pytest.fixture(scope="module")
-def stub():
-    with StubDaemon().running() as daemon:
-        yield daemon
-
-
-@pytest.fixture(scope="module")
-def shared_page(stub, open_shared_page):
-    return open_shared_page(stub.url)
-
-
-@pytest.fixture
-def chat(stub, shared_page):
-    return ChatPage(shared_page).begin(stub)
-
-
-def contents(body):
-    return [message["content"] for message in body["messages"]]
+from support.scripted_answer import Answer
+from support.stub_daemon import error_object
 
 
 @pytest.mark.parametrize(
@@ -47,7 +27,7 @@ def test_an_answer_goes_on_by_itself_once_the_daemon_is_back(stub, chat, rest, w
     answer.get_by_text("왜 멈췄나").click()
     expect(answer).to_contain_text("스스로 멈췄어요")
     assert stub.bodies[1]["continue_final_message"] is True
-    assert contents(stub.bodies[1]) == ["길게 말해 줘", "절반까지"]
+    assert stub.asked[1] == ["길게 말해 줘", "절반까지"]
 
 
 def test_a_question_waits_for_a_daemon_that_is_away_and_can_be_given_up(stub, chat):

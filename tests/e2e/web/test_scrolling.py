@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 from support.chat_page import ChatPage
-from support.stub_daemon import Answer, StubDaemon
+from support.scripted_answer import Answer
 
 NUM_MESSAGES = 400
 PLACE = "(pane) => [pane.scrollTop, pane.scrollHeight - pane.scrollTop - pane.clientHeight]"
@@ -24,24 +24,18 @@ SEED = """async (numMessages) => {
 
 
 @pytest.fixture(scope="module")
-def stub():
-    with StubDaemon().running() as daemon:
-        yield daemon
-
-
-@pytest.fixture(scope="module")
-def long_page(stub, open_shared_page):
-    page = open_shared_page(stub.url)
+def long_page(shared_stub, open_shared_page):
+    page = open_shared_page(shared_stub.url)
     page.wait_for_selector("#composer-input")
     conversation_id = page.evaluate(SEED, NUM_MESSAGES)
-    page.goto(f"{stub.url}/#c={conversation_id}")
+    page.goto(f"{shared_stub.url}/#c={conversation_id}")
     page.reload()
     return page
 
 
 @pytest.fixture
 def chat(stub, long_page):
-    stub.answers.clear()
+    del stub  # only to be as new as the chat
     chat = ChatPage(long_page)
     expect(chat.questions.last).to_be_visible()
     return chat

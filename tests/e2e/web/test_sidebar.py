@@ -8,7 +8,7 @@ import re
 
 import pytest
 from playwright.sync_api import expect
-from support.stub_daemon import StubDaemon
+from support.keyboard import Keyboard
 
 # Conversations with one question each: [title, question, days since, is pinned].
 TALKS = [
@@ -27,17 +27,6 @@ SEED = """async (talks) => {
     await store.save({ ...made, updatedAt: Date.now() - numDays * 86_400_000 });
   }
 }"""
-
-
-@pytest.fixture(scope="module")
-def stub():
-    with StubDaemon().running() as daemon:
-        yield daemon
-
-
-@pytest.fixture(scope="module")
-def shared_page(stub, open_shared_page):
-    return open_shared_page(stub.url)
 
 
 @pytest.fixture
@@ -92,13 +81,11 @@ def test_enter_that_ends_a_syllable_does_not_end_the_renaming(talked):
     talked.get_by_role("button", name="부산 여행 계획", exact=True).press("F2")
     field = talked.get_by_role("textbox", name="대화의 새 이름")
     field.fill("")
-    devtools = talked.context.new_cdp_session(talked)
-    for syllable in ("ㅎ", "하", "한"):
-        devtools.send("Input.imeSetComposition", {"text": syllable, "selectionStart": 1, "selectionEnd": 1})
-    composing = {"type": "rawKeyDown", "windowsVirtualKeyCode": 229, "key": "Process", "code": "Enter"}
-    devtools.send("Input.dispatchKeyEvent", composing)
+    keyboard = Keyboard(talked)
+    keyboard.compose("ㅎ", "하", "한")
+    keyboard.enter(Keyboard.PROCESS_KEY)
     assert field.is_visible()
-    devtools.send("Input.insertText", {"text": "한"})
+    keyboard.commit("한")
     field.press("Enter")
     talked.get_by_role("button", name="한", exact=True).wait_for()
     assert talked.evaluate("document.activeElement.textContent") == "한"

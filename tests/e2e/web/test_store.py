@@ -4,7 +4,6 @@ Each test takes a second in a browser, and `make test` has room for the main way
 """
 
 import pytest
-from support.stub_daemon import StubDaemon
 
 TALK = """
 const { append, createConversation, newId } = await import("/conversation.js");
@@ -21,13 +20,10 @@ const talk = (count) => {
 
 
 @pytest.fixture(scope="module")
-def in_page(open_shared_page):
+def in_page(shared_page):
     """in_page(body) -> what an async function of that body returns; it has `talk` and the store at hand."""
-    with StubDaemon().running() as stub:
-        page = open_shared_page(stub.url)
-        page.wait_for_selector("#composer-input")
-        yield lambda body: page.evaluate(f"async () => {{ {TALK} {body} }}")
-        page.goto("about:blank")
+    shared_page.wait_for_selector("#composer-input")
+    return lambda body: shared_page.evaluate(f"async () => {{ {TALK} {body} }}")
 
 
 def test_a_conversation_is_the_same_in_the_next_page(in_page):

@@ -7,9 +7,20 @@ import pytest
 
 TEXTS = json.loads((Path(__file__).parents[2] / "data" / "untrusted_markdown.json").read_text("utf-8"))
 
+# What an element consists of.
+PARTS = """
+  const parts = (element) => {
+    const all = [...element.querySelectorAll("*")];
+    const attributes = all.flatMap((one) =>
+      [...one.attributes].map(({ name, value }) => [one.localName, name, value]));
+    return { tags: [...new Set(all.map((one) => one.localName))], attributes };
+  };
+"""
+
 # Shows every text in an element of its own, whole or growing by a few characters, and tells what it became.
-SHOW = """
-async ([texts, step]) => {
+SHOW = (
+    f"async ([texts, step]) => {{ {PARTS}"
+    """
   const { createMarkdown } = await import("/markdown.js");
   const markdown = createMarkdown({ t: (key) => key });
   const root = document.body.appendChild(document.createElement("main"));
@@ -36,13 +47,12 @@ async ([texts, step]) => {
   await new Promise((resolve) => setTimeout(resolve, 50));
   return shown.map(({ name, element }) => ({
     name,
-    tags: [...new Set([...element.querySelectorAll("*")].map((one) => one.localName))],
-    attributes: [...element.querySelectorAll("*")].flatMap((one) =>
-      [...one.attributes].map(({ name, value }) => [one.localName, name, value])),
+    ...parts(element),
     text: element.textContent.length,
   }));
 }
 """
+)
 
 ELEMENTS = """
 a blockquote br button code del div em figcaption figure h1 h2 h3 h4 h5 h6 hr kbd li mark ol p pre span strong
@@ -56,8 +66,9 @@ depth display fence height mathbackground mathcolor mathvariant separator stretc
 
 
 # The same texts as HTML: what the parser might let through one day.
-SANITIZE = """
-async (texts) => {
+SANITIZE = (
+    f"async (texts) => {{ {PARTS}"
+    """
   const { createSanitizer } = await import("/markdown/sanitizer.js");
   const { default: purify } = await import("/vendor/purify.js");
   const sanitizer = createSanitizer(purify, window);
@@ -70,14 +81,10 @@ async (texts) => {
   const shown = texts.flatMap(({ name, text }) =>
     [put(name, sanitizer.markup(text)), put(name, sanitizer.formula(text))]);
   await new Promise((resolve) => setTimeout(resolve, 50));
-  return shown.map(({ name, element }) => ({
-    name,
-    tags: [...new Set([...element.querySelectorAll("*")].map((one) => one.localName))],
-    attributes: [...element.querySelectorAll("*")].flatMap((one) =>
-      [...one.attributes].map(({ name, value }) => [one.localName, name, value])),
-  }));
+  return shown.map(({ name, element }) => ({ name, ...parts(element) }));
 }
 """
+)
 
 
 def is_inert(shown):
