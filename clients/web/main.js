@@ -53,7 +53,8 @@ async function start() {
 /** Says what to install if packages are missing; that the daemon is gone is told elsewhere. */
 async function warnOfPlainText(warn) {
   const answer = await fetch("vendor/marked.js", { method: "HEAD" }).catch(() => null);
-  if (answer?.status === 404) warn("markdown.unavailable");
+  // A daemon with keys does not tell without one what it lacks.
+  if ([401, 404].includes(answer?.status)) warn("markdown.unavailable");
 }
 
 /** The window's name in lists of tabs is the conversation's, and says when the daemon is gone. */
