@@ -17,15 +17,14 @@ import { Shelf } from "./shelf.js";
 export function createConversations(app) {
   const { state } = app;
   const shelf = new Shelf(app);
-  const update = (id, change) => shelf.update(id, change);
+  const { refresh, keepOpenAnswer, update } = shelf;
   const create = () => state.set({ conversation: createConversation({ modelId: state.get().modelId }) });
   const configure = (patch) => update(state.get().conversation.id, (conversation) => ({ ...conversation, ...patch }));
 
   return {
-    refresh: shelf.refresh,
-    keepOpenAnswer: shelf.keepOpenAnswer,
+    refresh,
+    keepOpenAnswer,
     update,
-
     /** Shows an empty conversation; it is kept from the first message on. */
     create,
 
@@ -44,7 +43,6 @@ export function createConversations(app) {
 
     /** @param {Settings} patch of the open conversation */
     configure,
-
     /** @param {string} modelId the model that answers from now on */
     chooseModel(modelId) {
       state.set({ modelId });
@@ -57,10 +55,9 @@ export function createConversations(app) {
       return shelf.remove(id);
     },
 
-    /** @returns {Promise<void>} */
-    removeAll() {
+    async removeAll() {
       create();
-      return shelf.removeAll();
+      await shelf.removeAll();
     },
 
     /** @param {Conversation} conversation */

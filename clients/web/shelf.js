@@ -51,7 +51,7 @@ export class Shelf {
    * @param {(conversation: Conversation) => Conversation} change
    * @returns {Promise<void>}
    */
-  update(id, change) {
+  update = (id, change) => {
     const seen = this.#isOpen(id) ? change(this.#state.get().conversation) : null;
     if (seen) this.#state.set({ conversation: seen });
     return this.#inTurn(async () => {
@@ -61,7 +61,7 @@ export class Shelf {
       if (this.#isOpen(id)) this.#state.set({ conversation: changed });
       if (changed.leafId !== null) await this.save(changed);
     });
-  }
+  };
 
   /** @param {Conversation} conversation */
   async save(conversation) {
