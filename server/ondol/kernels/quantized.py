@@ -209,7 +209,7 @@ class QuantizedMatrix(nn.Module):
 
     @property
     def num_piece_rows(self) -> int:
-        """Rows of codes that a CPU dequantizes at once; a flat matrix is a single one."""
+        """Rows of codes that a CPU dequantizes at once (a GPU: all); a flat matrix has one."""
         return max(1, min(self.packed.shape[-2], PIECE_WEIGHTS // self.num_in))
 
     @property
@@ -222,7 +222,6 @@ class QuantizedMatrix(nn.Module):
         codes = self.codes if expert is None else self.codes[expert]
         zeros = self.zeros if self.zeros is None or expert is None else self.zeros[expert]
         groups = self._group_scales(expert)
-        # A GPU has the memory, and many small pieces would take it longer.
         num_at_once = self.num_piece_rows if codes.device.type == "cpu" else len(codes)
         weights = torch.empty((len(codes), self.num_in), dtype=dtype, device=codes.device)
         for start in range(0, len(codes), num_at_once):
