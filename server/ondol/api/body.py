@@ -4,6 +4,7 @@ Knows nothing about what the fields mean. Invariant: JSON as RFC 8259 has it —
 of range, no lone surrogates, bounded size and depth — and no type is coerced ("1" is not a number).
 """
 
+import asyncio
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,10 @@ class WireModel(BaseModel):
 _HEADER_SAFE_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 _MAX_IGNORED_NAMES = 32
 
+# Nobody's tokens wait for another's body: the smallest messages that fit in this were measured to take 6 ms to
+# validate, those of 8 MiB two seconds.
+MAX_BYTES_ON_LOOP = 64 * 1024
+
 
 async def read_body(request: Request, max_body_bytes: int) -> bytes:
     """The whole body; raises BodyTooLarge as soon as that is known, and InvalidRequest if it is encoded."""
@@ -80,6 +85,19 @@ async def read_body(request: Request, max_body_bytes: int) -> bytes:
             raise BodyTooLarge(max_body_bytes)
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+async def read_fields(
+    request: Request, body_type: type[Body], max_body_bytes: int
+) -> tuple[Body, tuple[str, ...]]:
+    """What `parse_body` says of the request's body; large ones are parsed beside the event loop.
+
+    Raises BodyTooLarge and InvalidRequest.
+    """
+    raw = await read_body(request, max_body_bytes)
+    if len(raw) <= MAX_BYTES_ON_LOOP:
+        return parse_body(raw, body_type)
+    return await asyncio.to_thread(parse_body, raw, body_type)
 
 
 def parse_body(raw: bytes, body_type: type[Body]) -> tuple[Body, tuple[str, ...]]:

@@ -17,7 +17,7 @@ import msgspec
 from fastapi import Request
 from starlette.responses import Response
 
-from ondol.api.body import ignored_header, parse_body, read_body
+from ondol.api.body import ignored_header, read_fields
 from ondol.api.context import ApiContext, context_of
 from ondol.api.disconnect import until_disconnect
 from ondol.api.errors import CLIENT_CLOSED_REQUEST, error_body, internal_error_body
@@ -69,8 +69,7 @@ class Endpoint(Generic[Fields]):
         """The route: reads, admits, prepares, then streams or collects."""
         arrival_s = asyncio.get_running_loop().time()
         context = context_of(request)
-        raw = await read_body(request, context.config.max_body_bytes)
-        fields, ignored = parse_body(raw, self.fields_type)
+        fields, ignored = await read_fields(request, self.fields_type, context.config.max_body_bytes)
         caller = _caller(request, fields, arrival_s)
         async with AsyncExitStack() as resources:
             resources.enter_context(context.lifecycle.open_request())

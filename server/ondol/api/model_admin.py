@@ -14,7 +14,7 @@ from msgspec import UNSET, Struct, UnsetType
 from pydantic import ByteSize, Field
 from starlette.responses import Response
 
-from ondol.api.body import WireModel, documented_body, ignored_header, parse_body, read_body
+from ondol.api.body import WireModel, documented_body, ignored_header, read_fields
 from ondol.api.context import ApiContext, context_of
 from ondol.api.generation_fields import Duration, ModelName
 from ondol.api.lifecycle import SHUTTING_DOWN
@@ -149,8 +149,7 @@ async def _order(request: Request, order_type: type[Order]) -> tuple[Order, dict
     # A page of another site can make a browser send text or a form unasked, but not JSON.
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise InvalidRequest("Send the body as JSON: 'content-type: application/json'.")
-    raw = await read_body(request, context.config.max_body_bytes)
-    order, ignored = parse_body(raw, order_type)
+    order, ignored = await read_fields(request, order_type, context.config.max_body_bytes)
     return order, ignored_header(ignored)
 
 

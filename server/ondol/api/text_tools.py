@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 from pydantic import Field
 from starlette.responses import Response
 
-from ondol.api.body import WireModel, documented_body, ignored_header, parse_body, read_body
+from ondol.api.body import WireModel, documented_body, ignored_header, read_fields
 from ondol.api.chat_completions import TurnFields
 from ondol.api.context import context_of
 from ondol.api.generation_fields import ModelName, TokenId
@@ -92,7 +92,7 @@ async def _answer(
     request: Request, fields_type: type[Fields], work: Callable[[LoadedModel, Fields], msgspec.Struct]
 ) -> Response:
     context = context_of(request)
-    fields, ignored = parse_body(await read_body(request, context.config.max_body_bytes), fields_type)
+    fields, ignored = await read_fields(request, fields_type, context.config.max_body_bytes)
     with context.lifecycle.open_request():
         async with context.manager.lease(fields.model) as model:
             body = await asyncio.to_thread(work, model, fields)

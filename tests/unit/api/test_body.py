@@ -1,5 +1,6 @@
 """Bodies that are wrong are refused by the name of the wrong field; what is harmless is let in."""
 
+import asyncio
 import gzip
 import json
 from contextlib import suppress
@@ -7,9 +8,10 @@ from contextlib import suppress
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.requests import Request
 from support.front_door import FrontDoor, is_openai_error
 
-from ondol.api.body import parse_body
+from ondol.api.body import parse_body, read_fields
 from ondol.api.chat_completions import ChatCompletionRequest
 from ondol.api.completions import CompletionRequest
 from ondol.errors import InvalidRequest
@@ -289,6 +291,31 @@ async def test_a_compressed_body_is_refused_by_its_encoding(door: FrontDoor):
         answer = await client.post("/v1/chat/completions", content=body, headers={"content-encoding": "gzip"})
     assert answer.status_code == 400
     assert "without a content-encoding" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(("num_messages", "is_beside"), [(10, False), (20_000, True)])
+async def test_a_large_body_is_read_beside_the_event_loop(num_messages: int, is_beside: bool):
+    raw = json.dumps(CHAT | {"messages": [USER] * num_messages}).encode()
+    received = iter([{"type": "http.request", "body": raw}])
+
+    async def receive() -> dict[str, object]:
+        return next(received)
+
+    num_turns = 0
+
+    async def count() -> None:
+        nonlocal num_turns
+        while True:
+            num_turns += 1
+            await asyncio.sleep(0)
+
+    others = asyncio.create_task(count())
+    request = Request({"type": "http", "headers": []}, receive)
+    fields, _ = await read_fields(request, ChatCompletionRequest, 8 * 2**20)
+    others.cancel()
+    assert len(fields.messages) == num_messages
+    # Beside a thread the loop goes round hundreds of times; alone, only where it waits for the body.
+    assert (num_turns > 20) == is_beside
 
 
 JSON = st.recursive(
