@@ -62,8 +62,8 @@ class WireModel(BaseModel):
 _HEADER_SAFE_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 _MAX_IGNORED_NAMES = 32
 
-# Nobody's tokens wait for another's body: the smallest messages that fit in this were measured to take 6 ms to
-# validate, those of 8 MiB two seconds.
+# Nobody's tokens wait for another's body. The smallest messages that fit in this took 6 ms to validate,
+# those of 8 MiB two seconds.
 MAX_BYTES_ON_LOOP = 64 * 1024
 
 
