@@ -129,7 +129,7 @@ class ModelRunner:
         # Copied before the sampler changes them, and only where somebody asks.
         asking = [row for row, request in enumerate(requests) if request.params.logprobs is not None]
         raw_logits = logits[self._upload(asking)] if asking else None
-        # Who turned out to have ended in the step before stands at the end of its grammar.
+        # Who turned out to have ended in the step before has no next token.
         masks = self._masks.fill([request.matcher if request.is_open else None for request in requests])
         token_ids, is_finite = forwarded.num_known, forwarded.num_known.to(torch.bool)
         if requests:

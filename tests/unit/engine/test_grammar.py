@@ -235,7 +235,9 @@ def test_a_grammar_that_cannot_be_used_fails_its_request_alone(core, grammar, re
     assert core.stats().num_used_blocks == 0
 
 
-def test_a_grammar_that_fails_in_the_middle_ends_its_request_and_nobody_else(core, tokenizer):
+@pytest.mark.parametrize("path", PATHS)
+def test_a_grammar_that_fails_in_the_middle_ends_its_request_and_nobody_else(folder, tokenizer, path):
+    core = build_core(folder, end_token_ids=frozenset({END_TOKEN}), **path)
     # A thousand properties are more than the parser follows at once; the front door would say so.
     many = {"type": "object", "properties": {f"p{index}": {"type": "string"} for index in range(1000)}}
     pair = {"type": "array", "prefixItems": [{"enum": ["one", "two"]}, many], "minItems": 2}
