@@ -10,11 +10,18 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-HOPPER = GPUTarget("cuda", 90, 32)
-HOPPER_SHARED_BYTES = 227 * 1024
+
+@dataclass(frozen=True)
+class Card:
+    """What kernels are compiled for, and the shared memory that one program may take there."""
+
+    target: GPUTarget
+    shared_bytes: int
+
+
+HOPPER = Card(GPUTarget("cuda", 90, 32), 227 * 1024)
 # Ampere as in workstations; Ada and consumers' Blackwell have as much. No card since 8.0 has less.
-SMALL_CARD = GPUTarget("cuda", 86, 32)
-SMALL_CARD_SHARED_BYTES = 99 * 1024
+SMALL_CARD = Card(GPUTarget("cuda", 86, 32), 99 * 1024)
 # What a grid may be in its second and third dimension.
 MAX_GRID = 65_535
 
@@ -54,7 +61,7 @@ class Launch:
             key.append((parameter.name, value))
         return self.kernel, tuple(key)
 
-    def compile(self, target=HOPPER):
+    def compile(self, target):
         """Through Triton's whole compiler and ptxas, specialized as a launch would be."""
         parameters = {parameter.name: parameter for parameter in self.kernel.params}
         signature, constants, attributes = {}, {}, {}
@@ -87,3 +94,15 @@ def recorded_launches():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JITFunction, "run", record)
         yield launches
+
+
+def compile_launches(operate, num_launches, card=HOPPER):
+    """What is launched inside, compiled: so many kernels, all of which fit the card."""
+    with recorded_launches() as launches:
+        operate()
+    assert len(launches) == num_launches
+    compiled = [launch.compile(card.target) for launch in launches]
+    for kernel in compiled:
+        assert kernel.asm["cubin"]
+        assert kernel.metadata.shared <= card.shared_bytes
+    return compiled

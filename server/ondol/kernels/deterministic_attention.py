@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ondol.kernels.kv_layer import KVLayer
-from ondol.kernels.paged_attention import AttentionMetadata, PrefillSpan
+from ondol.kernels.paged_attention import AttentionMetadata, PrefillSpan, visible_keys
 from ondol.kernels.row_tiles import RowTiles
 
 # Keys of one product. Never changed by load or context: it is part of the result's bits.
@@ -54,7 +54,7 @@ class DeterministicAttention:
         rows = query.float().view(num_rows, layer.num_kv_heads, group, head_dim).transpose(0, 1)
         rows = rows.reshape(layer.num_kv_heads, num_rows * group, head_dim)
         scores = torch.cat([self._tiles.multiply(rows, run.transpose(1, 2)) for run in keys], dim=-1)
-        hidden = ~_visible(span, begin, scores.shape[-1], window).repeat_interleave(group, dim=0)
+        hidden = ~visible_keys(span, window, begin, scores.shape[-1]).repeat_interleave(group, dim=0)
         weights = scores.mul_(scale).masked_fill_(hidden, float("-inf")).softmax(dim=-1)
         total = torch.zeros_like(rows)
         for part, run in zip(torch.split(weights, RUN_LEN, dim=-1), values, strict=True):
@@ -101,13 +101,3 @@ def _runs(layer: KVLayer, span: PrefillSpan, begin: int) -> tuple[Tensor, Tensor
         for part in layer.read(blocks, torch.float32)
     )
     return keys, values
-
-
-def _visible(span: PrefillSpan, begin: int, num_keys: int, window: int | None) -> Tensor:
-    """[num_rows, num_keys] bool: which positions from `begin` each row sees."""
-    queries = torch.arange(span.start, span.stop)[:, None]
-    positions = torch.arange(begin, begin + num_keys)[None, :]
-    visible = positions <= queries
-    if window is not None:
-        visible &= positions > queries - window
-    return visible

@@ -145,9 +145,20 @@ def paged_attention(
         output[group.rows] = _decode(query[group.rows], layer, group.block_tables, mask, scale)
     for index, span in enumerate(metadata.prefills):
         rows = slice(span.first_row, span.first_row + span.num_rows)
-        mask = metadata.once(("mask", index, window), partial(_prefill_mask, span, window))
+        mask = metadata.once(("mask", index, window), partial(visible_keys, span, window, 0, span.stop))
         output[rows] = _prefill(query[rows], layer, span, mask, scale)
     return output
+
+
+def visible_keys(span: PrefillSpan, window: int | None, begin: int, num_keys: int) -> Tensor:
+    """[num_rows, num_keys] bool: which positions from `begin` on each row sees, its own included."""
+    device = span.block_ids.device
+    queries = torch.arange(span.start, span.stop, device=device)[:, None]
+    positions = torch.arange(begin, begin + num_keys, device=device)[None, :]
+    visible = positions <= queries
+    if window is not None:
+        visible &= positions > queries - window
+    return visible
 
 
 def group_decodes(decodes: DecodeRows, block_size: int) -> list[DecodeGroup]:
@@ -188,17 +199,6 @@ def _decode_mask(group: DecodeGroup, block_size: int, window: int | None) -> Ten
     if window is not None:
         visible &= positions >= last - window
     return visible[:, None, None, :]
-
-
-def _prefill_mask(span: PrefillSpan, window: int | None) -> Tensor:
-    """[num_rows, num_keys] bool: causal from the span's start, within the sliding window."""
-    device = span.block_ids.device
-    queries = torch.arange(span.start, span.stop, device=device)[:, None]
-    positions = torch.arange(span.stop, device=device)[None, :]
-    visible = positions <= queries
-    if window is not None:
-        visible &= positions > queries - window
-    return visible
 
 
 def _decode(query: Tensor, layer: KVLayer, tables: Tensor, mask: Tensor, scale: float) -> Tensor:

@@ -4,13 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
-from support.kernel_compiler import (
-    HOPPER_SHARED_BYTES,
-    MAX_GRID,
-    SMALL_CARD,
-    SMALL_CARD_SHARED_BYTES,
-    recorded_launches,
-)
+from support.kernel_compiler import MAX_GRID, SMALL_CARD, compile_launches, recorded_launches
 from support.quantized_matrices import random_matrix
 
 from ondol.kernels.quantized import QuantizedFormat, QuantizedMatrix
@@ -28,30 +22,6 @@ FORMATS = {
     "fp8": {"kind": "fp8_e4m3", "group_size": 128},
 }
 QUICK = ("int4", "nf4 nested")
-
-
-@pytest.fixture(autouse=True)
-def own_compiler_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-
-
-def compile_launches(operate, num_launches):
-    with recorded_launches() as launches:
-        operate()
-    assert len(launches) == num_launches
-    compiled = [launch.compile() for launch in launches]
-    for kernel in compiled:
-        assert kernel.metadata.shared <= HOPPER_SHARED_BYTES
-    return compiled
-
-
-def compile_for_small_cards(operate):
-    with recorded_launches() as launches:
-        operate()
-    for launch in launches:
-        compiled = launch.compile(SMALL_CARD)
-        assert compiled.asm["cubin"]
-        assert compiled.metadata.shared <= SMALL_CARD_SHARED_BYTES
 
 
 def formats(*quick):
@@ -124,7 +94,7 @@ def test_products_compile_for_cards_before_hopper(name, num_rows):
     """Codes of 8-bit floats, which those cards do not know, are quick; others are seconds of ptxas each."""
     matrix = random_matrix(part_rows=(512, 256), num_in=1024, **FORMATS[name])
     hidden = torch.zeros(num_rows, 1024, dtype=torch.bfloat16)
-    compile_for_small_cards(lambda: TRITON.quantized_linear(hidden, matrix, None))
+    compile_launches(lambda: TRITON.quantized_linear(hidden, matrix, None), 1, SMALL_CARD)
 
 
 @pytest.mark.slow
@@ -139,7 +109,7 @@ def test_experts_and_deterministic_products_compile_for_cards_before_hopper(dtyp
         TRITON.mixture_of_experts(hidden, weights, experts, *stacks)
         DETERMINISTIC.linear(hidden, torch.zeros(32_000, 256, dtype=dtype), None)
 
-    compile_for_small_cards(operate)
+    compile_launches(operate, 6, SMALL_CARD)
 
 
 def specializations(operate, counts):
