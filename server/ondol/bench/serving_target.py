@@ -88,15 +88,18 @@ class ServingTarget:
         self.writer = PromptWriter()
         self._options = options
         self._clock = clock
-        headers = {"authorization": f"Bearer {options.api_key}"} if options.api_key else {}
-        # No proxies from the environment: what is measured is the server, not the way to it.
-        self._client = httpx.AsyncClient(
-            base_url=options.url.rstrip("/") + "/",
-            headers=headers,
-            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
-            trust_env=False,
-        )
+        try:
+            self._client = httpx.AsyncClient(
+                base_url=options.url.rstrip("/") + "/",
+                # As bytes: keys may hold any UTF-8.
+                headers={b"authorization": f"Bearer {options.api_key}".encode()} if options.api_key else None,
+                timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+                # No proxies from the environment: what is measured is the server, not the way to it.
+                trust_env=False,
+            )
+        except httpx.InvalidURL as error:
+            raise _no_address(options.url, error) from error
 
     async def __aenter__(self) -> Self:
         return self
@@ -126,7 +129,9 @@ class ServingTarget:
     async def _find_model(self) -> dict[str, Any]:
         try:
             response = await self._client.get("models", timeout=CONNECT_TIMEOUT_S)
-        except (httpx.TransportError, httpx.InvalidURL) as error:
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise _no_address(self._options.url, error) from error
+        except httpx.TransportError as error:
             raise DaemonUnreachable(
                 f"No server answers at {self._options.url} ({type(error).__name__}). "
                 "Start one with `ondol serve`."
@@ -192,6 +197,10 @@ class ServingTarget:
                 # The body is read to its end also after [DONE], so that the connection can serve again.
                 if data != b"[DONE]":
                     _note_chunk(data, trace, now_s)
+
+
+def _no_address(url: str, error: Exception) -> DaemonUnreachable:
+    return DaemonUnreachable(f"{url} is no address of a server: {error}")
 
 
 def _choose(cards: dict[str, dict[str, Any]], wanted: str | None) -> dict[str, Any]:

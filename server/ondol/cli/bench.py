@@ -110,6 +110,8 @@ def measure(
 
     `work` may add to `target`, which the JSON carries; `packages` are those whose versions matter.
     """
+    if options.output is not None:
+        _check_output(options.output)
     origin = provenance(("httpx", *packages))
     meter = None
     if options.model_folder is not None:
@@ -214,6 +216,14 @@ def _publish(report: dict[str, Any], output: Path | None) -> int:
         return EXIT_INTERRUPTED
     has_failures = any(figures["num_failed"] for entry in entries for figures in entry["repeats"])
     return EXIT_SOME_FAILED if has_failures else 0
+
+
+def _check_output(output: Path) -> None:
+    """Raise ConfigError before anything is measured that could not be written."""
+    try:
+        output.open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise ConfigError(f"--output {output}: {error.strerror}") from error
 
 
 def _parse_extra_body(text: str) -> dict[str, Any]:

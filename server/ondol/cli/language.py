@@ -16,8 +16,8 @@ Language = Literal["en", "ko"]
 
 # A folder for each language but English; every file in it is a part of one table.
 MESSAGES_FOLDER = "messages"
-# The part whose sentences arrive with their places filled.
-COMPOSED_PART = "composed.toml"
+# The parts whose sentences arrive with their places filled.
+COMPOSED_PREFIX = "composed"
 PLACE = re.compile(r"\{(\w+)(?:[!:][^{}]*)?\}")
 # A sentence inside a sentence inside a sentence: nothing composes its messages deeper.
 MAX_DEPTH = 3
@@ -48,7 +48,8 @@ class Translator:
         if language == "en":
             return cls(language, {})
         parts = load_messages(language)
-        return cls(language, merged(parts), merged({COMPOSED_PART: parts[COMPOSED_PART]}))
+        composed = {name: part for name, part in parts.items() if name.startswith(COMPOSED_PREFIX)}
+        return cls(language, merged(parts), merged(composed))
 
     def sentence(self, english: str) -> str:
         """The template's translation, places unfilled."""
@@ -70,6 +71,9 @@ class Translator:
             if found := pattern.fullmatch(text):
                 values = {name: self._inner(value, depth) for name, value in found.groupdict().items()}
                 return fill(translation, values)
+        if text.endswith("."):  # a part of a message that has become its end
+            inner = self.composed(text[:-1], depth)
+            return text if inner == text[:-1] else f"{inner}."
         return text
 
     def _inner(self, value: str, depth: int) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import click
 
 from ondol.cli.help_pages import HelpContext
-from ondol.cli.language import tr, use_language
+from ondol.cli.language import tr, translator, use_language
 from ondol.cli.language_option import LanguageOption
 from ondol.errors import OndolError
 
@@ -87,6 +87,9 @@ def speaking(command: click.Command) -> click.Command:
     """A copy of the command, and of commands under it, whose help pages are in the user's language."""
     copied = copy.copy(command)
     copied.context_class = HelpContext
+    if copied.help and translator().language != "en":
+        # Before click shortens it, for what is cut off has no translation.
+        copied.short_help = translator().help_text(copied.help.partition("\n\n")[0])
     if isinstance(copied, click.Group):
         copied.commands = {name: speaking(inner) for name, inner in copied.commands.items()}
     return copied

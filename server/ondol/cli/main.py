@@ -17,6 +17,7 @@ from ondol.cli.language import tr, translator
 from ondol.cli.language_option import language_option
 from ondol.cli.lazy import CommandAddress, LazyGroup
 from ondol.errors import OndolError
+from ondol.model_manager.disk_errors import disk_errors_told
 
 INTERRUPTED_EXIT_CODE = 128 + signal.SIGINT
 
@@ -96,7 +97,8 @@ def run(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str] | None) -> int:
     try:
-        code = ondol.main(args=arguments, prog_name="ondol", standalone_mode=False)
+        with disk_errors_told():
+            code = ondol.main(args=arguments, prog_name="ondol", standalone_mode=False)
     except OndolError as error:
         click.echo(tr("ondol: error: {message}", message=translator().composed(str(error))), err=True)
         return error.exit_code

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from ondol.errors import OndolError
+from ondol.model_manager.disk_errors import disk_errors_told
 from ondol.model_manager.fetching import FetchedBytes, FetchMessage
 from ondol.model_manager.progress import Progress
 from ondol.model_manager.resolve import pull, resolve
@@ -33,7 +34,8 @@ def main() -> int:
     try:
         # Its first act may be to interrupt this thread.
         threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
-        (pull if action == "pull" else resolve)(model, Path(home), progress)
+        with disk_errors_told():
+            (pull if action == "pull" else resolve)(model, Path(home), progress)
     except OndolError as error:
         _say(SentError.of(error))
         return error.exit_code

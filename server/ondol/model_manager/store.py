@@ -5,7 +5,6 @@ made under tmp/, brought to the disk and renamed; whatever dies on the way leave
 under tmp/, which the next pull removes.
 """
 
-import errno
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from ondol.errors import DoesNotFit, ModelRefused
 from ondol.model_manager.catalog import check_name, is_name
+from ondol.model_manager.disk_errors import FULL
 
 RECORD_FILE = "ondol.json"
 
@@ -163,11 +163,11 @@ def gigabytes(num_bytes: int) -> str:
 
 @contextmanager
 def disk_full_as_error(folder: Path) -> Iterator[None]:
-    """Turn "no space left" and "quota exceeded" into DoesNotFit."""
+    """Turn a full disk into DoesNotFit."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         raise DoesNotFit(
             f"The disk of {folder.parent} ran full; nothing was registered. Free some space."

@@ -170,9 +170,10 @@ def test_no_ignore_eos_sends_only_what_openai_knows():
     assert {"ignore_eos", "min_tokens"}.isdisjoint(server.bodies[-1])
 
 
-def test_the_key_is_sent_as_a_bearer_token():
-    _, server, _ = send(answer_exactly, api_key="secret")
-    assert server.headers[-1]["authorization"] == "Bearer secret"
+@pytest.mark.parametrize("key", ["secret", "비밀"])
+def test_the_key_is_sent_as_a_bearer_token(key):
+    _, server, _ = send(answer_exactly, api_key=key)
+    assert server.headers[-1]["authorization"] == f"Bearer {key}"
 
 
 def test_completions_take_the_prompt_as_text():

@@ -129,6 +129,22 @@ def test_an_unreachable_daemon_ends_with_code_6_and_one_line(capsys):
     assert len(captured.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("url", ["foo", "ftp://x", "http://[::1", "http://127.0.0.1:bar"])
+def test_what_is_no_address_ends_with_code_6_and_one_line(capsys, url):
+    assert run(["bench", "--url", url]) == 6
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"ondol: error: {url} is no address of a server: ")
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_measured(capsys, tmp_path):
+    with StubServer(answer_exactly).running_in_thread() as server:
+        code, report, shown = bench(capsys, server, "single", "--output", str(tmp_path / "no" / "r.json"))
+        assert server.bodies == []
+    assert (code, report) == (2, None)
+    assert "r.json: No such file" in shown
+
+
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_an_extra_body_that_is_no_object_is_refused(capsys, text):
     assert run(["bench", "--extra-body", text]) == 2

@@ -20,29 +20,46 @@ from ondol.cli.language import Translator, language_of, load_messages, merged, p
 from ondol.errors import (
     KeyLimitReached,
     KeyNotFound,
+    LoadStopped,
     ModelInUse,
     ModelNotFound,
     NoChatTemplate,
     NoRoomYet,
     PromptTooLong,
     QueueFull,
+    Unloading,
 )
 
 # Where the errors come from that somebody meets on the first day.
 ERRORS_OF_THE_FIRST_DAY = (
     "api/access.py",
+    "api/body.py",
+    "api/browsers.py",
+    "api/fit_runs.py",
+    "api/generate.py",
+    "api/model_name.py",
     "api/server.py",
+    "bench/ceiling.py",
+    "bench/roofline.py",
+    "bench/serving_target.py",
     "cli/asked_model.py",
     "cli/daemon_client.py",
     "cli/temporary_daemon.py",
     "config/settings.py",
+    "engine/load_plan.py",
     "engine/worker.py",
     "keys/key_store.py",
+    "model_manager/disk_errors.py",
+    "model_manager/fetching.py",
+    "model_manager/hub/cache.py",
     "model_manager/hub/account.py",
     "model_manager/hub/errors.py",
+    "model_manager/hub/files.py",
+    "model_manager/hub/headers.py",
     "model_manager/package_index.py",
     "model_manager/removal.py",
     "model_manager/store.py",
+    "model_manager/wheel_model.py",
 )
 
 
@@ -102,6 +119,8 @@ def test_the_errors_that_describe_themselves_are_translated():
         KeyNotFound("x", ()),
         KeyLimitReached("tokens", 100, 3),
         KeyLimitReached("concurrent requests", 2, 1),
+        LoadStopped("x"),
+        Unloading("x"),
     ):
         assert not re.search("[a-z]{2,} [a-z]{2,}", translator.composed(str(error))), error
 
@@ -150,6 +169,19 @@ def test_the_locale_decides_as_posix_orders_it(in_locale, capsys, variables, is_
     in_locale(**variables)
     _, page, _ = run(capsys, "--help")
     assert page.startswith("사용법:" if is_korean else "Usage:")
+
+
+@pytest.mark.parametrize("group", ["key", "config"])
+def test_commands_under_a_command_are_listed_in_korean(capsys, group):
+    _, page, _ = run(capsys, "--lang", "ko", group, "--help")
+    lines = page.partition("명령:")[2].split("\n")
+    assert all(re.search("[가-힣]", line) for line in lines if line.strip()), lines
+
+
+def test_a_part_that_has_become_the_end_of_a_sentence_is_translated_too():
+    translator = Translator("ko", {}, {"Wrong: {reason}": "틀림: {reason}", "it is red": "빨강"})
+    assert translator.composed("Wrong: it is red.") == "틀림: 빨강."
+    assert translator.composed("Wrong: it is blue.") == "틀림: it is blue."
 
 
 def test_the_flag_wins_over_the_locale(in_locale, capsys):

@@ -51,6 +51,22 @@ def test_ctrl_c_ends_with_code_130_and_no_traceback(run_with, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_a_write_that_the_disk_does_not_take_is_one_line_and_code_5(tmp_path):
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0));"
+        "from ondol.cli.main import run; sys.exit(run(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, "--lang", "en", "key", "create", "laptop"]
+    done = subprocess.run(
+        [*command, "--home", str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 5
+    assert done.stdout == ""
+    assert done.stderr.startswith("ondol: error: The disk is full: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "keys.json").exists()
+
+
 def test_a_failure_that_nobody_expected_is_not_hidden(run_with):
     def body():
         raise ZeroDivisionError
