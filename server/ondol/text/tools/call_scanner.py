@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
+
 NAME_KEYS = ("name",)
 ARGUMENTS_KEYS = ("arguments", "parameters")
 NO_ARGUMENTS = "{}"
@@ -158,7 +160,8 @@ class CallScanner:
         text = "".join(self._value.text)
         self._value = _Value()
         try:
-            return json.loads(text)
+            # Strings are told to clients. msgspec refuses half a character, which UTF-8 cannot carry.
+            return msgspec.json.decode(text) if text.startswith('"') else json.loads(text)
         except (ValueError, RecursionError):
             self.state = "broken"
             return None

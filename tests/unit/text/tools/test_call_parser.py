@@ -54,6 +54,18 @@ CASES = [
         [("검색", '{"q": 1}')],
     ),
     ("hermes", "<tool_call>말뿐</tool_call>", "<tool_call>말뿐</tool_call>", []),
+    (
+        "hermes",
+        '<tool_call>{"name": "\\ud800", "arguments": {}}</tool_call>',
+        '<tool_call>{"name": "\\ud800", "arguments": {}}</tool_call>',
+        [],
+    ),
+    (
+        "hermes",
+        '<tool_call>{"name": "검색", "arguments": {"q": "\\ud83d"}}</tool_call>',
+        "",
+        [("검색", '{"q": "\\ud83d"}')],
+    ),
     ("hermes", "<tool_call>", "<tool_call>", []),
     ("hermes", "a <tool b", "a <tool b", []),
     ("hermes", "줄\n\n", "줄\n\n", []),
