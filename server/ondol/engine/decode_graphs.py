@@ -7,6 +7,7 @@ that nothing is compiled meanwhile.
 On a CPU the same calls are made over the same buffers; recording one gives the call itself.
 """
 
+import contextlib
 import logging
 import math
 import time
@@ -51,14 +52,29 @@ class CudaRecorder:
         graph = torch.cuda.CUDAGraph()
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            # Other threads' calls do not end the recording; this engine has none that uses the device.
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
+                # Other threads' calls do not end the recording; this engine has none that uses the device.
+                graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
                 work()
-            finally:
                 graph.capture_end()
+            except Exception:
+                self._abandon(graph)
+                raise
         torch.cuda.current_stream().wait_stream(self._stream)
         return graph.replay
+
+    def _abandon(self, graph: torch.cuda.CUDAGraph) -> None:
+        """End a recording in which something failed, for torch's allocator as well.
+
+        Where that fails too, torch 2.13 takes the recording to go on for good: the allocator frees no cached
+        memory where a step needs some, and cannot be emptied. What was done already fails here, and may.
+        """
+        with contextlib.suppress(RuntimeError):
+            graph.capture_end()
+        with contextlib.suppress(RuntimeError):
+            device = torch.cuda.current_device()
+            torch._C._cuda_endAllocateToPool(device, self._pool)
+            torch._C._cuda_releasePool(device, self._pool)
 
 
 class DecodeGraphs:
@@ -128,9 +144,7 @@ class DecodeGraphs:
         try:
             replay = self._recorder.record(lambda: self._work(size))
         except RuntimeError as error:
-            # To end a recording in which something failed fails too, and says nothing of it.
-            first = error.__context__ or error
-            reason = " ".join(str(first).split())[:300]
+            reason = " ".join(str(error).split())[:300]
             self._refusal = f"decode steps run without CUDA graphs, which the device refused: {reason}"
             logger.warning("%s", self._refusal)
             return None
