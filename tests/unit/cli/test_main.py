@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -49,6 +50,14 @@ def test_ctrl_c_ends_with_code_130_and_no_traceback(run_with, capsys):
 
     assert run_with(body) == 130
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_ctrl_c_while_the_program_is_still_being_read_is_one_line_and_code_130(tmp_path):
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt\n", encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "ondol", "ps"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\nondol: interrupted\n")
 
 
 def test_a_write_that_the_disk_does_not_take_is_one_line_and_code_5(tmp_path):
