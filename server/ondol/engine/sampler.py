@@ -67,7 +67,8 @@ class Sampler:
         masked = None if masks is None else self._apply_masks(logits, masks)
         rows = self._row_parameters.of(requests, positions)
         if self._row_parameters.change_logits:
-            _apply_bias(logits, requests)
+            if (bias := self._row_parameters.bias) is not None:
+                logits.index_put_(*bias, accumulate=True)
             _apply_repetition_penalties(logits, requests)
             _apply_output_penalties(logits, requests)
             _ban_end_tokens(logits, requests)
@@ -95,6 +96,7 @@ class RowParameters:
 
     Attributes:
         change_logits: whether a request of the batch asks for a bias, a penalty or a ban.
+        bias: what is added to which logits; see `Cells.on`.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -102,6 +104,7 @@ class RowParameters:
         self._params: list[SamplingParams] = []
         self._rows: SamplingRows | None = None
         self.change_logits = False
+        self.bias: tuple[tuple[Tensor, Tensor], Tensor] | None = None
 
     def of(self, requests: Sequence[Request], positions: Tensor) -> SamplingRows:
         """Rows for `requests` at `positions` [B]."""
@@ -111,6 +114,7 @@ class RowParameters:
         if self._rows is None or not is_same:
             self._params, self._rows = params, _unpack(upload(_pack(params), self._device), positions)
             self.change_logits = any(map(_changes_logits, params))
+            self.bias = _bias_of(params).on(self._device)
         return replace(self._rows, positions=positions)
 
 
@@ -172,14 +176,13 @@ class Cells:
         return (places[0], places[1]), upload(np.concatenate(self._values), device)
 
 
-def _apply_bias(logits: Tensor, requests: Sequence[Request]) -> None:
+def _bias_of(params: Sequence[SamplingParams]) -> Cells:
     cells = Cells()
-    for row, request in enumerate(requests):
-        if request.params.logit_bias:
-            token_ids, biases = zip(*request.params.logit_bias, strict=True)
+    for row, each in enumerate(params):
+        if each.logit_bias:
+            token_ids, biases = zip(*each.logit_bias, strict=True)
             cells.add(row, token_ids, np.asarray(biases, dtype=np.float32))
-    if (found := cells.on(logits.device)) is not None:
-        logits.index_put_(found[0], found[1], accumulate=True)
+    return cells
 
 
 def _apply_repetition_penalties(logits: Tensor, requests: Sequence[Request]) -> None:

@@ -316,8 +316,13 @@ def test_a_mask_holds_for_its_row_and_for_no_other():
 
 def test_a_sampler_follows_its_batch_as_requests_come_and_go():
     logits = random_logits(4) * 0.1
-    requests = [at_position(n + 1, seed=n, temperature=0.5 + n) for n in range(4)]
+    biases = [(), ((7, 9.0),), (), ((2, 30.0), (9, 29.0))]
+    requests = [
+        at_position(n + 1, seed=n, temperature=0.5 + n, logit_bias=bias) for n, bias in enumerate(biases)
+    ]
     expected = [sample(logits[[row]], [request])[0] for row, request in enumerate(requests)]
+    assert expected[1] == 7
+    assert expected[3] in {2, 9}
     sampler = Sampler(VOCAB_SIZE, CPU)
     for rows in ([0, 1], [0, 1], [1, 0], [1], [1, 2], [3, 2], [0, 1, 2, 3]):
         batch = [requests[row] for row in rows]
