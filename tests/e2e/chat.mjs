@@ -65,8 +65,11 @@ const scenarios = {
   },
 
   async abort_whole() {
-    const signal = AbortSignal.timeout(1000);
-    await report(() => client.chat.completions.create(longChat, { signal }));
+    const controller = new AbortController();
+    const answered = report(() => client.chat.completions.create(longChat, { signal: controller.signal }));
+    await untilOneRuns();
+    controller.abort();
+    await answered;
   },
 
   async errors() {
@@ -79,6 +82,14 @@ const scenarios = {
     for await (const { id } of client.models.list()) say({ id });
   },
 };
+
+async function untilOneRuns() {
+  for (;;) {
+    const metrics = await (await fetch(new URL("/metrics", baseURL))).text();
+    if (/^ondol_requests_running\{.*\} [1-9]/m.test(metrics)) return;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
 
 async function report(ask) {
   try {

@@ -56,10 +56,12 @@ def test_an_answer_is_parsed_by_its_schema_and_every_token_is_told(play):
     [("abort_stream", {"is_aborted": True}), ("abort_whole", {"error": "APIUserAbortError"})],
 )
 def test_an_aborted_chat_stops_and_frees_every_block(starter_daemon, play, scenario, printed):
+    num_aborted = starter_daemon.num_aborted()
     before = starter_daemon.metrics()["ondol_generation_tokens_total"]
     assert play(scenario) == [printed]
     generated = starter_daemon.wait_for_metrics(IDLE)["ondol_generation_tokens_total"] - before
-    assert 0 < generated < 450
+    assert generated < 450
+    assert starter_daemon.num_aborted() == num_aborted + 1
 
 
 def test_refusals_are_the_clients_own_error_classes(play):

@@ -121,6 +121,11 @@ class Daemon:
             timeout_s,
         )
 
+    def num_aborted(self) -> float:
+        """Requests that ended because their client had left; the daemon asks for no key."""
+        pattern = r'^ondol_requests_total\{.*finish_reason="abort".*\} (\S+)$'
+        return sum(map(float, re.findall(pattern, self.get("metrics").text, re.M)))
+
     def engine_ids(self) -> list[int]:
         """The process ids of the daemon's engines."""
         process_id = self.process.pid

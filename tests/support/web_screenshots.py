@@ -11,29 +11,21 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from support.browsers import browser_path
+from support.kept_talks import Talk, keep_talks
 from support.scripted_answer import Answer
 from support.stub_daemon import StubDaemon, error_object, model_entry
 
 WIDE = {"width": 1280, "height": 880}
 PHONE = {"width": 360, "height": 740}
 
-TALKS = [
-    ["거래처에 보낼 메일", "회의를 다음 주로 미루자고 써 줘.", 0, True],
-    ["김치찌개 끓이는 법", "돼지고기 없이 끓이고 싶어.", 0, False],
-    ["경주 2박 3일", "부모님과 갈 거야.", 1, False],
-    ["정규식으로 전화번호 찾기", "010-1234-5678 같은 번호야.", 1, False],
-    ["양자 컴퓨터란", "중학생도 알아듣게 설명해 줘.", 4, False],
-    ["자기소개서 다듬기", "세 문장으로 줄여 줘.", 20, False],
-]
-SEED = """async (talks) => {
-  const { append, createConversation, newId } = await import("/conversation.js");
-  const { openStore } = await import("/store/store.js");
-  const store = await openStore({ newId });
-  for (const [title, content, numDays, isPinned] of talks) {
-    const made = append(createConversation({ title, isPinned }), { role: "user", content }).conversation;
-    await store.save({ ...made, updatedAt: Date.now() - numDays * 86_400_000 });
-  }
-}"""
+TALKS = (
+    Talk("거래처에 보낼 메일", "회의를 다음 주로 미루자고 써 줘.", 0, is_pinned=True),
+    Talk("김치찌개 끓이는 법", "돼지고기 없이 끓이고 싶어.", 0),
+    Talk("경주 2박 3일", "부모님과 갈 거야.", 1),
+    Talk("정규식으로 전화번호 찾기", "010-1234-5678 같은 번호야.", 1),
+    Talk("양자 컴퓨터란", "중학생도 알아듣게 설명해 줘.", 4),
+    Talk("자기소개서 다듬기", "세 문장으로 줄여 줘.", 20),
+)
 QUESTION = "CSV에서 부서별 평균 급여를 구하는 파이썬 코드를 짜 줘."
 ANSWER = """`csv` 모듈만으로 구할 수 있어요. **부서**마다 합계와 사람 수를 세면 돼요.
 
@@ -94,10 +86,7 @@ class Studio:
         opened = self._browser.new_context(**options)
         page = opened.new_page()
         page.goto(self._stub.url)
-        page.wait_for_selector("#composer-input")
-        page.evaluate(SEED, TALKS)
-        page.reload()
-        page.wait_for_selector("#composer-input")
+        keep_talks(page, TALKS)
         pose(page, self._stub)
         page.screenshot(path=self._folder / f"{name}.png")
         opened.close()
@@ -120,7 +109,7 @@ def chat(page: Page, stub: StubDaemon) -> None:
     empty(page, stub)
     stub.answers.append(Answer(tuple(line + "\n" for line in ANSWER.split("\n"))))
     ask(page, QUESTION)
-    page.locator(".message-actions").last.wait_for()
+    page.locator(".message-actions:not(.message-writing)").last.wait_for()
     page.wait_for_selector(".hljs-keyword")
     page.mouse.move(0, 0)
 

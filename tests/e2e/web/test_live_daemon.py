@@ -1,6 +1,5 @@
 """The page on a real daemon: typed Hangul in, streamed letters out, and nothing left running."""
 
-import re
 import socket
 
 import pytest
@@ -8,14 +7,6 @@ from playwright.sync_api import expect
 from support.chat_page import ENDLESS_LETTERS, ChatPage
 from support.daemon import IDLE, Daemon, poll
 from support.keyboard import Keyboard
-
-
-def num_aborted(daemon):
-    """Requests that ended because their client had left."""
-    found = re.findall(
-        r'^ondol_requests_total\{.*finish_reason="abort".*\} (\S+)$', daemon.get("metrics").text, re.M
-    )
-    return sum(map(float, found))
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +39,11 @@ def test_composed_hangul_is_sent_once_whole_and_answered(starter_daemon, chat):
 
 
 def test_a_stopped_answer_is_aborted_in_the_daemon(starter_daemon, chat):
-    before = num_aborted(starter_daemon)
+    before = starter_daemon.num_aborted()
     chat.ask("끝없이 써 줘.")
     expect(chat.answers.last.locator(".message-content")).not_to_be_empty()
     chat.press("답 멈추기")
-    poll(lambda: num_aborted(starter_daemon), lambda number: number == before + 1)
+    poll(starter_daemon.num_aborted, lambda number: number == before + 1)
     starter_daemon.wait_for_metrics(IDLE)
     expect(chat.answers.last).to_contain_text("멈추기를 눌러서")
 

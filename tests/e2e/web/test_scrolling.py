@@ -3,6 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 from support.chat_page import ChatPage
+from support.daemon import poll
 from support.scripted_answer import Answer
 
 NUM_MESSAGES = 400
@@ -45,6 +46,11 @@ def pane(chat):
     return chat.page.locator(".messages-pane")
 
 
+def is_at_end(place):
+    _, below = place
+    return below <= 1
+
+
 def to_top(chat):
     expect(chat.page.locator(".messages-older")).to_be_visible()
     pane(chat).evaluate("(pane) => pane.scrollTo(0, 0)")
@@ -55,8 +61,7 @@ def test_a_long_conversation_opens_at_its_end_with_a_window_of_it(chat):
     expect(chat.page.locator(".messages-older")).to_be_visible()
     expect(chat.page.locator("article")).to_have_count(60)
     expect(chat.answers.last).to_contain_text(f"답 {NUM_MESSAGES - 1}")
-    _, below = pane(chat).evaluate(PLACE)
-    assert below <= 1
+    poll(lambda: pane(chat).evaluate(PLACE), is_at_end)
 
 
 def test_earlier_messages_come_in_without_moving_what_is_read(chat):
@@ -76,19 +81,19 @@ def test_who_reads_above_is_not_moved_by_an_answer_and_gets_back_to_it(stub, cha
     chat.ask("길게 써 줘")
     expect(chat.page.locator(".message-writing")).to_be_visible()
     expect(chat.answers.last.locator(".message-content p")).to_have_count(20)
-    _, below = pane(chat).evaluate(PLACE)
-    assert below <= 1, "an answer is followed while it grows"
+    # It is followed while it grows.
+    bottom, _ = poll(lambda: pane(chat).evaluate(PLACE), is_at_end)
     pane(chat).hover()
     chat.page.mouse.wheel(0, -400)
     to_end = chat.page.get_by_role("button", name="맨 아래로")
     expect(to_end).to_be_visible()
-    top, _ = pane(chat).evaluate(PLACE)
+    top, _ = poll(lambda: pane(chat).evaluate(PLACE), lambda place: place[0] <= bottom - 400)
     answer.resume.set()
     expect(chat.answers.last.locator(".message-content p")).to_have_count(40)
     assert pane(chat).evaluate(PLACE)[0] == top
     to_end.click()
     expect(to_end).to_be_hidden()
-    assert pane(chat).evaluate(PLACE)[1] <= 1
+    poll(lambda: pane(chat).evaluate(PLACE), is_at_end)
 
 
 def test_a_message_that_is_worded_anew_is_seen_whole(chat):

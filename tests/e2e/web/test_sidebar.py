@@ -8,34 +8,22 @@ import re
 
 import pytest
 from playwright.sync_api import expect
+from support.kept_talks import Talk, keep_talks
 from support.keyboard import Keyboard
 
-# Conversations with one question each: [title, question, days since, is pinned].
-TALKS = [
-    ["김치찌개 끓이는 법", "배추김치와 돼지고기", 0, False],
-    ["부산 여행 계획", "해운대에서 이틀", 1, False],
-    ["이력서 고치기", "경력 세 줄", 5, False],
-    ["오래된 이야기", "옛날 옛적에", 40, True],
-]
-SEED = """async (talks) => {
-  const { append, createConversation, newId } = await import("/conversation.js");
-  const { openStore } = await import("/store/store.js");
-  const store = await openStore({ newId });
-  await store.removeAll();
-  for (const [title, content, numDays, isPinned] of talks) {
-    const made = append(createConversation({ title, isPinned }), { role: "user", content }).conversation;
-    await store.save({ ...made, updatedAt: Date.now() - numDays * 86_400_000 });
-  }
-}"""
+TALKS = (
+    Talk("김치찌개 끓이는 법", "배추김치와 돼지고기", 0),
+    Talk("부산 여행 계획", "해운대에서 이틀", 1),
+    Talk("이력서 고치기", "경력 세 줄", 5),
+    Talk("오래된 이야기", "옛날 옛적에", 40, is_pinned=True),
+)
 
 
 @pytest.fixture
 def talked(stub, shared_page):
     """The page of somebody who has talked before."""
     shared_page.goto(stub.url)
-    shared_page.wait_for_selector("#composer-input")
-    shared_page.evaluate(SEED, TALKS)
-    shared_page.reload()
+    keep_talks(shared_page, TALKS)
     shared_page.locator(".conversation").nth(3).wait_for()
     return shared_page
 
@@ -47,6 +35,10 @@ def titles(page):
 def until_titles(page, expected):
     shown = "[...document.querySelectorAll('.conversation-title')].map((title) => title.textContent)"
     page.wait_for_function(f"expected => {shown}.join() === expected.join()", arg=expected)
+
+
+def entry(page, title):
+    return page.get_by_role("button", name=title, exact=True)
 
 
 def menu(page, title, item):
@@ -70,7 +62,7 @@ def test_initial_consonants_find_titles_and_messages(talked):
     talked.fill("#sidebar-search", "ㅎㅇㄷ")
     until_titles(talked, ["부산 여행 계획"])
     assert talked.locator(".conversation-snippet mark").inner_text() == "해운대"
-    assert talked.get_by_text("대화 1개를 찾았어요.").is_visible()
+    expect(talked.get_by_text("대화 1개를 찾았어요.")).to_be_visible()
     talked.fill("#sidebar-search", "없는 말")
     talked.get_by_text("‘없는 말’에 맞는 대화가 없어요.").wait_for()
     talked.press("#sidebar-search", "Escape")
@@ -78,7 +70,7 @@ def test_initial_consonants_find_titles_and_messages(talked):
 
 
 def test_enter_that_ends_a_syllable_does_not_end_the_renaming(talked):
-    talked.get_by_role("button", name="부산 여행 계획", exact=True).press("F2")
+    entry(talked, "부산 여행 계획").press("F2")
     field = talked.get_by_role("textbox", name="대화의 새 이름")
     field.fill("")
     keyboard = Keyboard(talked)
@@ -87,10 +79,9 @@ def test_enter_that_ends_a_syllable_does_not_end_the_renaming(talked):
     assert field.is_visible()
     keyboard.commit("한")
     field.press("Enter")
-    talked.get_by_role("button", name="한", exact=True).wait_for()
-    assert talked.evaluate("document.activeElement.textContent") == "한"
+    expect(entry(talked, "한")).to_be_focused()
     talked.reload()
-    talked.get_by_role("button", name="한", exact=True).wait_for()
+    entry(talked, "한").wait_for()
 
 
 @pytest.mark.slow
@@ -98,18 +89,18 @@ def test_escape_gives_a_new_name_up(talked):
     menu(talked, "부산 여행 계획", "이름 바꾸기")
     talked.keyboard.type("x")
     talked.keyboard.press("Escape")
-    assert "부산 여행 계획" in titles(talked)
+    expect(entry(talked, "부산 여행 계획")).to_be_visible()
 
 
 def test_a_deleted_conversation_comes_back_whole(talked):
-    talked.get_by_role("button", name="김치찌개 끓이는 법", exact=True).click()
+    entry(talked, "김치찌개 끓이는 법").click()
     talked.get_by_text("배추김치와 돼지고기").wait_for()
     menu(talked, "김치찌개 끓이는 법", "삭제")
     talked.get_by_text("‘김치찌개 끓이는 법’ 대화를 삭제했어요.").wait_for()
-    assert "김치찌개 끓이는 법" not in titles(talked)
-    assert talked.evaluate("document.activeElement.textContent") == "부산 여행 계획"
+    until_titles(talked, ["오래된 이야기", "부산 여행 계획", "이력서 고치기"])
+    expect(entry(talked, "부산 여행 계획")).to_be_focused()
     talked.get_by_role("button", name="되돌리기").click()
-    talked.get_by_role("button", name="김치찌개 끓이는 법", exact=True).click()
+    entry(talked, "김치찌개 끓이는 법").click()
     talked.get_by_text("배추김치와 돼지고기").wait_for()
 
 
@@ -117,12 +108,12 @@ def test_a_deleted_conversation_comes_back_whole(talked):
 def test_the_menu_goes_by_arrows_and_gives_the_focus_back(talked):
     button = talked.get_by_role("button", name="‘부산 여행 계획’ 메뉴")
     button.press("Enter")
-    assert talked.evaluate("document.activeElement.textContent") == "이름 바꾸기"
+    expect(talked.get_by_role("menuitem", name="이름 바꾸기")).to_be_focused()
     talked.keyboard.press("ArrowUp")
-    assert talked.evaluate("document.activeElement.textContent") == "삭제"
+    expect(talked.get_by_role("menuitem", name="삭제")).to_be_focused()
     talked.keyboard.press("Escape")
     expect(talked.locator("[role=menu]")).to_have_count(0)
-    assert button.evaluate("(button) => button === document.activeElement")
+    expect(button).to_be_focused()
 
 
 def test_what_was_exported_can_be_imported_elsewhere(talked, stub, open_page, tmp_path):
@@ -164,9 +155,7 @@ def test_a_conversation_can_be_saved_as_markdown(talked):
 @pytest.mark.slow
 def test_on_a_small_screen_the_list_is_a_drawer_that_keeps_the_focus(stub, open_page):
     page = open_page(stub.url, viewport={"width": 360, "height": 740})
-    page.wait_for_selector("#composer-input")
-    page.evaluate(SEED, TALKS)
-    page.reload()
+    keep_talks(page, TALKS)
     opener = page.get_by_role("button", name="대화 목록 열기")
     opener.click()
     assert page.evaluate("document.activeElement.closest('#sidebar') !== null")
@@ -176,7 +165,7 @@ def test_on_a_small_screen_the_list_is_a_drawer_that_keeps_the_focus(stub, open_
     assert page.evaluate("document.querySelector('#sidebar').inert")
     assert opener.evaluate("(button) => button === document.activeElement")
     opener.click()
-    page.get_by_role("button", name="부산 여행 계획", exact=True).click()
+    entry(page, "부산 여행 계획").click()
     page.get_by_text("해운대에서 이틀").wait_for()
     assert page.evaluate("document.querySelector('#sidebar').inert")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
