@@ -31,6 +31,10 @@ MAX_DEPTH = 64
 MAX_SIZES: Mapping[str, int] = MappingProxyType(
     {"properties": 1000, "patternProperties": 50, "enum": 10_000, "anyOf": 500, "oneOf": 500, "allOf": 500}
 )
+# llguidance holds bounds of integers in 64 bits, and a range that ends at the least of them runs through its
+# stack: the process is gone.
+UPPER_BOUNDS = frozenset({"const", "enum", "maximum", "exclusiveMaximum"})
+LEAST_UPPER_BOUND = -(2**62)
 MAX_COMPILE_S = 1.0
 # Forced text that a check follows: a grammar may be impossible only after its first few characters.
 MAX_FORCED_STEPS = 64
@@ -186,9 +190,7 @@ def _check_shape(schema: JsonSchema) -> None:
             raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
         if keyword in sizes and isinstance(value, Mapping | list):
             sizes[keyword] += len(value)
-        literals = [keyword, *_literals(keyword, value)]
-        if max(map(len, literals)) > MAX_LITERAL_LENGTH:
-            raise ValueError(f"it holds a name, value or pattern longer than {MAX_LITERAL_LENGTH} characters")
+        _check_literals(keyword, value)
         if keyword == "$ref" and not str(value).startswith("#"):
             raise ValueError("'$ref' may only point into the schema itself")
     for keyword, size in sizes.items():
@@ -196,6 +198,28 @@ def _check_shape(schema: JsonSchema) -> None:
             raise ValueError(
                 f"it has {size} entries under '{keyword}'; at most {MAX_SIZES[keyword]} are allowed"
             )
+
+
+def _check_literals(keyword: str, value: Any) -> None:  # noqa: ANN401 - any JSON
+    """Raises ValueError with the reason."""
+    literals = [keyword, *_literals(keyword, value)]
+    if max(map(len, literals)) > MAX_LITERAL_LENGTH:
+        raise ValueError(f"it holds a name, value or pattern longer than {MAX_LITERAL_LENGTH} characters")
+    if keyword in UPPER_BOUNDS and any(number < LEAST_UPPER_BOUND for number in _numbers(value)):
+        raise ValueError(f"it holds a number below {LEAST_UPPER_BOUND}")
+
+
+def _numbers(value: Any) -> Iterator[int | float]:  # noqa: ANN401 - any JSON
+    """All numbers in a value, without recursion."""
+    open_values = [value]
+    while open_values:
+        one = open_values.pop()
+        if isinstance(one, Mapping):
+            open_values.extend(one.values())
+        elif isinstance(one, list):
+            open_values.extend(one)
+        elif isinstance(one, int | float):
+            yield one
 
 
 def _literals(keyword: str, value: Any) -> list[str]:  # noqa: ANN401 - any JSON

@@ -187,6 +187,10 @@ REFUSED = {
     "half a character": {"const": "\ud800"},
     "a long literal": {"const": "x" * 200_000},
     "a long literal in a list": {"enum": ["x" * 200_000]},
+    "the least integer": {"const": -(2**63)},
+    "the least integer inside of a value": {"enum": [{"a": [0, -(2**63)]}]},
+    "a range below all integers": {"type": "integer", "minimum": -1e20, "maximum": -1e19},
+    "an open range below all integers": {"allOf": [{"type": "integer"}, {"exclusiveMaximum": -(2**63) + 1}]},
     "a long name": {"type": "object", "properties": {"x" * 200_000: {"type": "string"}}},
 }
 BOUNDED = {
@@ -195,6 +199,8 @@ BOUNDED = {
     "a tree": {"type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#"}}}},
     "doubling references": doubling(20, "allOf"),
     "doubling choices": doubling(20, "anyOf"),
+    "all integers of 64 bits": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
+    "a large identifier": {"enum": [1_234_567_890_123_456_789, -1_234_567_890_123_456_789]},
     "a huge string": {"type": "string", "minLength": 10**9, "maxLength": 10**9},
     "a huge list": {"type": "array", "minItems": 10**9, "items": {"type": "integer"}},
     "nested repetitions": {"type": "string", "pattern": "^((a{1,1000}){1,1000}){1,1000}$"},
