@@ -29,7 +29,7 @@ export function createChatSettings(app) {
   const note = h("p", { class: "form-text" }, t("chatSettings.note"));
   const form = h(
     "form",
-    { class: "form", novalidate: true, onsubmit: (event) => event.preventDefault() },
+    { class: "form", novalidate: true, onsubmit: (event) => event.preventDefault(), onchange: saver.flush },
     system.element,
     h("h3", { class: "form-heading" }, t("chatSettings.parameters")),
     note,
@@ -46,7 +46,10 @@ export function createChatSettings(app) {
   return dialog;
 }
 
-/** Saves when typing pauses, and at the latest when the dialog closes. */
+/**
+ * Saves when typing pauses and when a field is left: that a dialog closes is told with the next frame, and by
+ * then the next question may be sent.
+ */
 function createSaver({ state, chat }) {
   let patch = null;
   let timer = null;

@@ -110,6 +110,25 @@ def test_a_chat_s_own_settings_reach_the_daemon_and_survive_a_reload(ready, stub
 
 
 @pytest.mark.slow
+def test_a_setting_that_was_typed_a_moment_ago_holds_for_the_next_question(ready, stub):
+    ready.get_by_role("button", name="이 대화의 설정").click()
+    ready.get_by_label("온도").press("0")
+    # In one task, as on a machine too busy for a frame in between.
+    ready.evaluate(
+        """() => {
+          document.querySelector("dialog[open]").close();
+          const box = document.querySelector("#composer-input");
+          box.value = "안녕";
+          box.dispatchEvent(new Event("input", { bubbles: true }));
+          const enter = { key: "Enter", code: "Enter", bubbles: true, cancelable: true };
+          box.dispatchEvent(new KeyboardEvent("keydown", enter));
+        }"""
+    )
+    poll(lambda: stub.bodies, bool)
+    assert stub.bodies[0]["temperature"] == 0
+
+
+@pytest.mark.slow
 def test_theme_send_key_and_language_are_kept(ready):
     ready.keyboard.press("Control+,")
     ready.get_by_text("어둡게").click()
