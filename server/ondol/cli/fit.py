@@ -39,7 +39,9 @@ KV_DTYPES = ("auto", "float32", "bfloat16", "float16", "fp8")
 
 @click.command("fit")
 @click.argument("model")
-@click.option("--context", type=click.IntRange(min=1), help="Tokens of each request. [default: up to 4096]")
+@click.option(
+    "--context", type=click.IntRange(min=1), show_default="up to 4096", help="Tokens of each request."
+)
 @click.option(
     "--concurrency", type=click.IntRange(min=1), default=1, show_default=True, help="Requests at once."
 )
@@ -52,7 +54,7 @@ KV_DTYPES = ("auto", "float32", "bfloat16", "float16", "fp8")
 )
 @click.option("--memory", metavar="SIZE", help="Ask for a graphics card of this size instead: 24GiB.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@settings_options("home", "device", "dtype", "cpu_offload_gb")
+@settings_options("home", "device", "dtype", "cpu_offload_gb", "deterministic")
 def fit_command(
     model: str,
     context: int | None,
@@ -80,6 +82,7 @@ def fit_command(
         settings.dtype,
         kv_dtype or settings.kv_cache_dtype,
         int(settings.cpu_offload_gb * GIB),
+        settings.deterministic,
     )
     with open_outline(model, settings.home) as outline:
         report = measure_fit(outline, machine, question)
@@ -202,8 +205,51 @@ def _last_resort_hint(report: FitReport) -> str:
 def _verdict(report: FitReport) -> str:
     best = next((form for form in report.forms if form.form == report.best_form), None)
     if best is None:
-        return "\n".join([tr("It does not fit in any form."), *_last_resort(report)])
-    return "\n".join([_fits_as(best, report), *_cost_of_offload(best.host_bytes)])
+        return "\n".join([tr("It does not fit in any form."), *_with_less(report), *_last_resort(report)])
+    return "\n".join([_fits_as(best, report), *_kv_limit(best, report), *_cost_of_offload(best.host_bytes)])
+
+
+def _with_less(report: FitReport) -> list[str]:
+    """What a user who cannot have everything can have."""
+    lines = []
+    longest = report.furthest(lambda form: form.max_context)
+    if longest is not None:
+        lines.append(
+            tr(
+                "With less context it fits as {form}: up to {max_context} tokens for {concurrency} at once.",
+                form=_form_name(longest),
+                max_context=longest.max_context,
+                concurrency=report.concurrency,
+            )
+        )
+    most = report.furthest(lambda form: form.max_concurrency)
+    if most is not None:
+        lines.append(
+            tr(
+                "With fewer requests at once it fits as {form}: {max_concurrency} of {context} tokens.",
+                form=_form_name(most),
+                max_concurrency=most.max_concurrency,
+                context=report.context,
+            )
+        )
+    with_fp8 = next((form for form in report.forms if form.form == report.best_with_fp8_kv), None)
+    if with_fp8 is not None:
+        lines.append(tr("With --kv-cache-dtype fp8 it fits as {form}.", form=_form_name(with_fp8)))
+    return lines
+
+
+def _kv_limit(best: FormFit, report: FitReport) -> list[str]:
+    """What is said to fit may need more than an engine takes by itself."""
+    limit_bytes = report.machine.kv_limit_bytes
+    num_tokens = max(best.max_context * report.concurrency, best.max_concurrency * report.context)
+    if limit_bytes is None or num_tokens * best.kv_bytes_per_token <= limit_bytes:
+        return []
+    return [
+        tr(
+            "On a CPU an engine takes {limit} of KV cache at most; --kv-cache-memory gives it more.",
+            limit=memory_size(limit_bytes),
+        )
+    ]
 
 
 def _last_resort(report: FitReport) -> list[str]:

@@ -7,11 +7,12 @@ A report's JSON (`to_json`) is an interface; keys are added, never changed. All 
 
     {"model", "origin", "licence", "quantization": as published, or null, "context", "concurrency",
      "context_length": what the model was made for, "num_parameters", "num_active_parameters",
-     "device": {"kind", "name", "total_bytes", "usable_bytes", "host_bytes": host memory for layers},
+     "device": {"kind", "name", "total_bytes", "usable_bytes", "host_bytes": host memory for layers,
+                "kv_limit_bytes": KV cache that an engine takes at most without --kv-cache-memory, or null},
      "forms": [{"form": "fp32"|"fp16"|"int8"|"nf4"|"nf4-double"|"published", "method", "dtype", "kv_dtype",
                 "weights_bytes", "quantized_bytes", "bits_per_parameter", "kv_bytes_per_token",
-                "kv_cache_bytes", "workspace_bytes", "total_bytes": on the device, "fits", "max_context",
-                "max_concurrency",
+                "kv_cache_bytes", "workspace_bytes", "total_bytes": on the device, "fits",
+                "fits_with_fp8_kv": keys and values in 8 bits, "max_context", "max_concurrency",
                 "host_bytes": of the weights in host memory with the offload that was asked for,
                 "offload_needed_bytes": host memory for layers with which it would fit, or null where it fits
                 without or no offload is enough,
@@ -22,7 +23,7 @@ The forms of a quantized checkpoint other than "published" are what its full-pre
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ from ondol.inspection.facts import ModelFacts, read_facts
 from ondol.inspection.forms import FLOATS, ORIGINAL_FORMS, PUBLISHED, Form, draw_forms
 from ondol.inspection.machine import Machine
 from ondol.inspection.outline import ModelOutline
+from ondol.kernels.kv_layer import FLOAT8
 from ondol.modeling.architecture import read_config
 from ondol.modeling.footprint import Footprint, Load, measure_footprint
 from ondol.modeling.loading import DTYPES, choose_dtype
@@ -59,6 +61,7 @@ class Question:
         dtype: of what is not quantized; "auto" as an engine chooses it on the device.
         kv_dtype: of keys and values; "auto" is the form's own dtype, "fp8" codes with scales.
         offload_bytes: host memory for layers that stay there.
+        is_deterministic: a CPU is to compute every row by itself, which takes more workspace.
     """
 
     context: int | None = None
@@ -66,6 +69,7 @@ class Question:
     dtype: str = "auto"
     kv_dtype: str = "auto"
     offload_bytes: int = 0
+    is_deterministic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ class FormFit:
     workspace_bytes: int
     total_bytes: int
     fits: bool
+    fits_with_fp8_kv: bool
     max_context: int
     max_concurrency: int
     host_bytes: int
@@ -115,6 +120,16 @@ class FitReport:
         could_fit = [(size_bytes, fit) for size_bytes, fit in needed if size_bytes is not None]
         return min(could_fit, key=lambda pair: pair[0])[1] if could_fit else None
 
+    @property
+    def best_with_fp8_kv(self) -> str | None:
+        """As `best_form`, but with keys and values in 8 bits."""
+        return next((fit.form for fit in self._servable() if fit.fits_with_fp8_kv), None)
+
+    def furthest(self, limit: Callable[[FormFit], int]) -> FormFit | None:
+        """The servable form with the largest `limit`, of equals the most precise; None if all are 0."""
+        fit = max(self._servable(), key=limit)
+        return fit if limit(fit) > 0 else None
+
     def _servable(self) -> list[FormFit]:
         """Forms that can be served, the most precise first."""
         order = (PUBLISHED,) if self.facts.quantization else ORIGINAL_FORMS
@@ -139,6 +154,7 @@ class FitReport:
                 "total_bytes": self.machine.total_bytes,
                 "usable_bytes": self.machine.usable_bytes,
                 "host_bytes": self.machine.host_bytes,
+                "kv_limit_bytes": self.machine.kv_limit_bytes,
             },
             "forms": [asdict(form) for form in self.forms],
             "fits": self.best_form is not None,
@@ -169,6 +185,7 @@ class _Needs:
     kv_dtype: torch.dtype
     num_rows: int
     weights_bytes: int
+    is_deterministic: bool
 
     def kv_cache_bytes(self, context: int, concurrency: int) -> int:
         return self._num_tokens(context) * concurrency * self.footprint.kv_token_bytes(self.kv_dtype)
@@ -176,7 +193,8 @@ class _Needs:
     def workspace_bytes(self, context: int, concurrency: int) -> int:
         # A step has as many rows as it may, or as the requests' prompts have together.
         num_rows = max(min(self.num_rows, context * concurrency), concurrency)
-        load = Load(context, concurrency, num_rows, self._num_tokens(context) * concurrency)
+        num_tokens = self._num_tokens(context) * concurrency
+        load = Load(context, concurrency, num_rows, num_tokens, self.is_deterministic)
         return self.footprint.workspace_bytes(load, self.kv_dtype)
 
     def total_bytes(self, context: int, concurrency: int) -> int:
@@ -198,8 +216,12 @@ def _measure_form(
     footprint, layers = measure_footprint(blueprint), blueprint.model.decoder_layers()
     offload = plan_offload(layers, question.offload_bytes)
     device_bytes, host_bytes = offload.split(footprint.weights_bytes, is_host=machine.device == "cpu")
-    needs = _Needs(footprint, kv_dtype, MAX_TOKENS[machine.device], device_bytes)
+    # A GPU's deterministic kernels need no more scratch than the others.
+    is_deterministic = question.is_deterministic and machine.device == "cpu"
+    needs = _Needs(footprint, kv_dtype, MAX_TOKENS[machine.device], device_bytes, is_deterministic)
+    with_fp8_kv = replace(needs, kv_dtype=FLOAT8)
     usable_bytes, weights_bytes = machine.usable_bytes, footprint.weights_bytes
+    has_host_room = host_bytes <= machine.host_bytes
     missing_bytes = needs.total_bytes(context, concurrency) - usable_bytes
     report = report_weights(blueprint.model)
     return FormFit(
@@ -214,7 +236,8 @@ def _measure_form(
         kv_cache_bytes=needs.kv_cache_bytes(context, concurrency),
         workspace_bytes=needs.workspace_bytes(context, concurrency),
         total_bytes=needs.total_bytes(context, concurrency),
-        fits=missing_bytes <= 0 and host_bytes <= machine.host_bytes,
+        fits=missing_bytes <= 0 and has_host_room,
+        fits_with_fp8_kv=with_fp8_kv.total_bytes(context, concurrency) <= usable_bytes and has_host_room,
         max_context=_largest(
             facts.context_length, lambda tokens: needs.total_bytes(tokens, concurrency) <= usable_bytes
         ),

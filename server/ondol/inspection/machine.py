@@ -8,7 +8,13 @@ from typing import Literal
 
 import torch
 
-from ondol.engine.kv_cache import RESERVE_SHARE, free_bytes, host_free_bytes, total_bytes
+from ondol.engine.kv_cache import (
+    RESERVE_SHARE,
+    available_bytes,
+    free_bytes,
+    host_free_bytes,
+    total_bytes,
+)
 
 DeviceKind = Literal["cpu", "cuda"]
 
@@ -23,6 +29,8 @@ class Machine:
         total_bytes: all memory.
         usable_bytes: what engines may take now: free, less what they leave to others.
         host_bytes: host memory beside it, where layers may stay; 0 for a CPU, whose memory it is.
+        kv_limit_bytes: what an engine takes for its KV cache at most while nobody asks for more; None is all
+            that is left.
     """
 
     device: DeviceKind
@@ -30,6 +38,7 @@ class Machine:
     total_bytes: int
     usable_bytes: int
     host_bytes: int = 0
+    kv_limit_bytes: int | None = None
 
 
 def this_machine(device: torch.device) -> Machine:
@@ -37,7 +46,8 @@ def this_machine(device: torch.device) -> Machine:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         return Machine("cuda", name, total_bytes(device), free_bytes(device), host_free_bytes())
-    return Machine("cpu", "", total_bytes(device), free_bytes(device))
+    kv_limit_bytes = available_bytes(device)
+    return Machine("cpu", "", total_bytes(device), free_bytes(device), kv_limit_bytes=kv_limit_bytes)
 
 
 def described_machine(memory_bytes: int, device: DeviceKind) -> Machine:

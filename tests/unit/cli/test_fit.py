@@ -5,6 +5,7 @@ from support.checkpoints import save_checkpoint
 from support.header_files import published_folder
 
 from ondol.cli.main import run
+from ondol.inspection.machine import Machine
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,32 @@ def test_a_published_model_on_a_card_of_24_gigabytes(tmp_path, capsys):
     assert "a graphics card, 24.0 GiB, of which 21.6 GiB can be used" in output
     assert "It fits as INT8" in output
     assert max(map(len, output.splitlines())) <= 110
+
+
+def test_who_asks_for_too_much_is_told_what_can_be_had(tmp_path, capsys):
+    folder = published_folder(tmp_path / "llama", "llama-2-7b-chat-hf")
+    asked = ["fit", str(folder), "--memory", "24GiB", "--home", str(tmp_path)]
+    assert run([*asked, "--concurrency", "8"]) == 5
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index("It does not fit in any form.")
+    shorter, fewer, in_8_bits = lines[start + 1 : start + 4]
+    assert shorter.startswith("With less context it fits as NF4 double quant: up to ")
+    assert fewer.startswith("With fewer requests at once it fits as NF4: ")
+    assert in_8_bits.startswith("With --kv-cache-dtype fp8 it fits as ")
+    assert run([*asked, "--concurrency", "8", "--kv-cache-dtype", "fp8"]) == 0
+    assert (
+        in_8_bits.removeprefix("With --kv-cache-dtype fp8 it f").removesuffix(".") in capsys.readouterr().out
+    )
+    num_requests = fewer.split(": ")[1].split()[0]
+    assert run([*asked, "--concurrency", num_requests]) == 0
+
+
+@pytest.mark.parametrize(("limit_bytes", "is_told"), [(2**20, True), (10**11, False), (None, False)])
+def test_a_cpu_whose_engine_would_limit_its_cache_is_told_so(fit, capsys, monkeypatch, limit_bytes, is_told):
+    machine = Machine("cpu", "", 10**12, 10**12, kv_limit_bytes=limit_bytes)
+    monkeypatch.setattr("ondol.cli.fit.this_machine", lambda device: machine)
+    assert fit("--device", "cpu") == 0
+    assert ("takes 1.0 MiB of KV cache at most; --kv-cache-memory" in capsys.readouterr().out) is is_told
 
 
 def test_a_model_that_does_not_fit_is_told_the_last_resort_and_its_cost(tmp_path, capsys):

@@ -5,6 +5,7 @@ import torch
 from support.checkpoints import save_checkpoint
 from support.packers import GPTQ, pack_checkpoint
 
+from ondol.engine.kv_cache import CPU_LIMIT_BYTES
 from ondol.inspection.fit import Question, measure_fit
 from ondol.inspection.machine import Machine, described_machine, this_machine
 from ondol.inspection.outline import open_outline
@@ -112,6 +113,35 @@ def test_the_best_form_is_the_most_precise_that_fits(tiny):
     assert all(form.max_context == form.max_concurrency == 0 for form in nothing.forms)
 
 
+def test_8_bit_keys_and_values_that_would_make_it_fit_are_told(tiny):
+    wide, narrow = (fit(tiny, concurrency=200, kv_dtype=dtype) for dtype in ("float32", "fp8"))
+    machine = machine_of((forms(wide)["nf4-double"].total_bytes + forms(narrow)["fp32"].total_bytes) // 2)
+    report = fit(tiny, machine, concurrency=200, kv_dtype="float32")
+    assert (report.best_form, report.best_with_fp8_kv) == (None, "fp32")
+    assert fit(tiny, machine, concurrency=200, kv_dtype="fp8").best_form == "fp32"
+    assert fit(tiny, machine_of(0)).best_with_fp8_kv is None
+
+
+def test_where_nothing_fits_the_form_that_goes_furthest_is_told(tiny):
+    limit_bytes = forms(fit(tiny, concurrency=50))["nf4"].total_bytes
+    report = fit(tiny, machine_of(limit_bytes), concurrency=200)
+    assert report.best_form is None
+    furthest = report.furthest(lambda form: form.max_concurrency)
+    assert furthest.max_concurrency == max(form.max_concurrency for form in report.forms) >= 50
+    assert fit(tiny, machine_of(0)).furthest(lambda form: form.max_context) is None
+
+
+def test_deterministic_mode_takes_more_workspace_on_a_cpu_only(tiny):
+    def workspaces(machine):
+        plain, ordered = (forms(fit(tiny, machine, is_deterministic=asked)) for asked in (False, True))
+        return plain["fp32"].workspace_bytes, ordered["fp32"].workspace_bytes
+
+    plain_bytes, ordered_bytes = workspaces(LARGE)
+    assert ordered_bytes > plain_bytes
+    plain_bytes, ordered_bytes = workspaces(card_of(10**12))
+    assert ordered_bytes == plain_bytes
+
+
 def test_without_an_asked_context_the_model_own_counts(tiny):
     assert fit(tiny, context=None).context == 512
 
@@ -132,6 +162,12 @@ def test_what_is_not_quantized_has_the_dtype_that_an_engine_chooses(tiny):
 
 def test_a_described_card_leaves_the_share_that_an_engine_leaves():
     assert described_machine(1000, "cuda").usable_bytes == 900
+
+
+def test_an_engine_on_this_cpu_limits_its_cache_unless_it_is_asked_for_more():
+    machine = this_machine(CPU)
+    assert machine.kv_limit_bytes is not None
+    assert 0 < machine.kv_limit_bytes <= min(CPU_LIMIT_BYTES, machine.usable_bytes)
 
 
 def test_this_machine_has_no_more_to_use_than_it_has():
@@ -162,6 +198,7 @@ def test_the_report_for_programs_keeps_its_keys(tiny):
         "total_bytes": 10**12,
         "usable_bytes": 10**12,
         "host_bytes": 0,
+        "kv_limit_bytes": None,
     }
     assert list(report["forms"][0]) == [
         "form",
@@ -176,6 +213,7 @@ def test_the_report_for_programs_keeps_its_keys(tiny):
         "workspace_bytes",
         "total_bytes",
         "fits",
+        "fits_with_fp8_kv",
         "max_context",
         "max_concurrency",
         "host_bytes",
