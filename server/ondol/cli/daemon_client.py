@@ -42,6 +42,12 @@ READ_TIMEOUT_S = 30.0
 PATIENT = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
 STREAM_END = b"[DONE]"
 
+# The settings that say which keys a daemon takes, as a client reads them.
+KEY_HELPS = {
+    "api_key": "API key to send, where the daemon asks for one.",
+    "api_key_file": "File with API keys, the first of which is sent.",
+}
+
 JsonObject = dict[str, Any]
 
 
@@ -221,5 +227,5 @@ def daemon_options(*keys: str) -> Callable[[CommandFunction], CommandFunction]:
     url = click.option(
         "--url", metavar="URL", help="Address of the daemon [default: http://HOST:PORT of the settings]."
     )
-    with_settings = settings_options(*keys, "api_key", "api_key_file")
+    with_settings = settings_options(*keys, *KEY_HELPS, helps=KEY_HELPS)
     return lambda function: url(with_settings(function))

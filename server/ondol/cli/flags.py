@@ -4,7 +4,7 @@ Knows nothing about what a setting does. Invariant: a flag passes its text on un
 is the settings' work, so that a bad value reads the same from a flag, a variable or a file.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 import click
@@ -14,9 +14,12 @@ from ondol.config import Settings, flag_name, setting_text
 CommandFunction = Callable[..., Any]
 
 
-def settings_options(*keys: str) -> Callable[[CommandFunction], CommandFunction]:
+def settings_options(
+    *keys: str, helps: Mapping[str, str] | None = None
+) -> Callable[[CommandFunction], CommandFunction]:
     """Decorator: add `--config` and a flag for each of `keys` (without any: all but the model).
 
+    `helps` says by key what a flag means here, where that is not what the setting means to a daemon.
     The command gets them as keyword arguments by field name, None or () where not given; hand the
     mapping to `load_settings`.
     """
@@ -27,19 +30,20 @@ def settings_options(*keys: str) -> Callable[[CommandFunction], CommandFunction]
             "TOML file to read settings from (default: config.toml in Ondol's configuration folder)."
         )
         for key in reversed(names):
-            function = setting_option(key)(function)
+            function = setting_option(key, (helps or {}).get(key))(function)
         return click.option("--config", metavar="FILE", help=config_help)(function)
 
     return decorate
 
 
-def setting_option(key: str) -> Callable[[CommandFunction], CommandFunction]:
-    """The flag of one setting, as a click decorator."""
+def setting_option(key: str, meaning: str | None = None) -> Callable[[CommandFunction], CommandFunction]:
+    """The flag of one setting, as a click decorator; `meaning` goes before the setting's own description."""
     field = Settings.model_fields[key]
     annotation = field.annotation
     flag = flag_name(key)
     default = setting_text(key, field.get_default(call_default_factory=True))
-    text = f"{field.description} [default: {default}]" if default != "-" else str(field.description)
+    description = meaning or str(field.description)
+    text = f"{description} [default: {default}]" if default != "-" else description
     if annotation is bool:
         return click.option(f"{flag}/{_negated(flag)}", key, default=None, help=text)
     choices = get_args(annotation) if get_origin(annotation) is Literal else ()
