@@ -51,17 +51,10 @@ SMOKE_PLAN = DecodePlan(
 )
 
 
-def measure_decode(recorder: Recorder, machine: Machine, shape: ModelShape, plan: DecodePlan) -> None:
-    """Every kind of one model, each on an engine of its own."""
-    for kind in plan.kinds:
-        work = partial(_measure_kind, recorder, machine, shape, kind, plan)
-        recorder.attempt(f"{shape.name} {kind}", work)
-        machine.free_memory()
-
-
-def _measure_kind(
+def measure_kind(
     recorder: Recorder, machine: Machine, shape: ModelShape, kind: str, plan: DecodePlan
 ) -> None:
+    """One kind of a model's weights: first token, steps of every batch, memory."""
     machine.reset_peak()
     longest = plan.context + plan.num_extra_tokens
     size = EngineSize(

@@ -4,7 +4,6 @@ Invariant: a figure stands beside what the bus alone would take, at the rate tha
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
@@ -47,17 +46,10 @@ SMOKE_PLAN = OffloadPlan(
 )
 
 
-def measure_offload(recorder: Recorder, machine: Machine, shape: ModelShape, plan: OffloadPlan) -> None:
-    """Each kind of one model."""
-    for kind in plan.kinds:
-        work = partial(_measure_kind, recorder, machine, shape, kind, plan)
-        recorder.attempt(f"{shape.name} {kind}", work)
-        machine.free_memory()
-
-
-def _measure_kind(
+def measure_kind(
     recorder: Recorder, machine: Machine, shape: ModelShape, kind: str, plan: OffloadPlan
 ) -> None:
+    """One kind of a model's weights."""
     steps = plan.steps
     longest = max(steps.context + steps.num_extra_tokens, steps.num_prompt_tokens) + BLOCK_SIZE
     largest = max(steps.batches)

@@ -6,9 +6,11 @@ about processes or files.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from benchmarks.gpu import decode, determinism, invariance, kernels, offload, peer, saturated
+from benchmarks.gpu.kinds import measure_kinds
 from benchmarks.gpu.machine import Machine
 from benchmarks.gpu.record import Recorder
 from benchmarks.gpu.shapes import (
@@ -26,6 +28,9 @@ from ondol.bench.provenance import provenance
 
 PACKAGES = ("torch", "triton", "transformers")
 ENVIRONMENT = "environment"
+DECODE, SATURATED, OFFLOAD = (
+    partial(measure_kinds, part.measure_kind) for part in (decode, saturated, offload)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +57,19 @@ def all_parts(origin: Mapping[str, object], *, is_smoke: bool) -> list[Part]:
     subject = TINY_DENSE if is_smoke else QWEN2_7B
     parts = [Part(ENVIRONMENT, lambda recorder, machine: _environment(recorder, machine, origin))]
     parts += [_kernels(operator, is_smoke=is_smoke) for operator in kernels.operators()]
-    parts += [_of("decode", decode.measure_decode, shape, decode_plan) for shape in models]
+    parts += [_of("decode", DECODE, shape, decode_plan) for shape in models]
     for shape in pair:
         # Each kind fills the memory and takes its time: a part each.
         for kind in saturated_plan.kinds:
             plan = replace(saturated_plan, kinds=(kind,))
-            parts.append(_of("saturated", saturated.measure_saturated, shape, plan, f"-{kind}"))
+            parts.append(_of("saturated", SATURATED, shape, plan, f"-{kind}"))
     parts += _with_float8_caches(models, pair, decode_plan, saturated_plan)
     parts += [_of("transformers", peer.measure_peer, shape, peer_plan) for shape in pair]
     parts.append(_of("invariance", invariance.measure_invariance, subject, invariance_plan))
     cost_plan = determinism.SMOKE_PLAN if is_smoke else determinism.CostPlan()
     parts.append(_of("determinism", determinism.measure_cost, subject, cost_plan))
     offload_plan = offload.SMOKE_PLAN if is_smoke else offload.PLAN
-    parts.append(_of("offload", offload.measure_offload, TINY_DEEP if is_smoke else LLAMA_2_7B, offload_plan))
+    parts.append(_of("offload", OFFLOAD, TINY_DEEP if is_smoke else LLAMA_2_7B, offload_plan))
     return parts
 
 
@@ -79,9 +84,8 @@ def _with_float8_caches(
     fewest = saturated_plan.kinds[-1]
     decoded = replace(decode_plan, kinds=decode_plan.kinds[:2], batches=large, kv_cache_dtype="fp8")
     filled = replace(saturated_plan, kinds=(fewest,), kv_cache_dtype="fp8")
-    parts = [_of("decode-kv-fp8", decode.measure_decode, shape, decoded) for shape in models]
-    measure = saturated.measure_saturated
-    return parts + [_of("saturated-kv-fp8", measure, shape, filled, f"-{fewest}") for shape in pair]
+    parts = [_of("decode-kv-fp8", DECODE, shape, decoded) for shape in models]
+    return parts + [_of("saturated-kv-fp8", SATURATED, shape, filled, f"-{fewest}") for shape in pair]
 
 
 def _of(

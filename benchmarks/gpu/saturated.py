@@ -6,7 +6,6 @@ of load would look like: some end while others begin. Invariant: there is always
 
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from benchmarks.gpu.ceilings import request_rate
@@ -40,17 +39,10 @@ class SaturatedPlan:
 SMOKE_PLAN = SaturatedPlan(kinds=("bf16",), num_in=24, num_out=16, max_num_seqs=4, settle_s=0.0, window_s=0.5)
 
 
-def measure_saturated(recorder: Recorder, machine: Machine, shape: ModelShape, plan: SaturatedPlan) -> None:
-    """Each kind of one model."""
-    for kind in plan.kinds:
-        work = partial(_measure_kind, recorder, machine, shape, kind, plan)
-        recorder.attempt(f"{shape.name} {kind}", work)
-        machine.free_memory()
-
-
-def _measure_kind(
+def measure_kind(
     recorder: Recorder, machine: Machine, shape: ModelShape, kind: str, plan: SaturatedPlan
 ) -> None:
+    """One kind of a model's weights."""
     machine.reset_peak()
     request_tokens = plan.num_in + plan.num_out
     size = EngineSize(
