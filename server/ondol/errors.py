@@ -4,7 +4,7 @@ Knows nothing about HTTP or terminals: an error carries data and a sentence that
 `api/errors.py` turns it into OpenAI's error body, `cli/main.py` into one line and an exit code.
 
     OndolError                    exit  HTTP
-    ├── ConfigError                 2
+    ├── ConfigError                 2   500    over HTTP: of the daemon's own settings
     ├── ModelNotFound               3   404
     ├── AccessDenied                4   403    the Hub refuses; carries the page to open
     │   ├── HubTokenMissing         4   401    gated or private, and no token was sent

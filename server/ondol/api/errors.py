@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from ondol.errors import (
     AccessDenied,
+    ConfigError,
     DeviceUnusable,
     DoesNotFit,
     Draining,
@@ -92,6 +93,7 @@ _KINDS: tuple[tuple[type[OndolError], _Kind], ...] = (
     (AccessDenied, _Kind(403, "permission_error", "model", "hub_access_denied")),
     (DoesNotFit, _Kind(400, INVALID_REQUEST, "model", "model_does_not_fit")),
     (ModelRefused, _Kind(400, INVALID_REQUEST, "model", "model_refused")),
+    (ConfigError, _Kind(500, SERVER_ERROR, None, "config_error")),
     (ModelInUse, _Kind(409, INVALID_REQUEST, "model", "model_in_use")),
     (LoadStopped, _Kind(409, INVALID_REQUEST, "model", "load_stopped")),
     (SourceUnreachable, _Kind(502, SERVER_ERROR, "model", "source_unreachable")),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import anyio
 import msgspec
 
-from ondol.errors import ConfigError, InvalidRequest, OndolError, QueueFull, SourceUnreachable
+from ondol.errors import OndolError, QueueFull, SourceUnreachable
 from ondol.model_manager.sent_error import SentError
 
 MAX_RUNS = 2
@@ -64,8 +64,6 @@ def _is_json(text: bytes) -> bool:
 def _error_of(exit_code: int, stderr: str) -> OndolError:
     last_line = stderr.strip().rpartition("\n")[2]
     try:
-        error = msgspec.json.decode(last_line, type=SentError).rebuilt()
+        return msgspec.json.decode(last_line, type=SentError).rebuilt()
     except msgspec.DecodeError:
         return OndolError(f"`ondol fit` ended with exit code {exit_code}: {last_line}")
-    # What is wrong with the settings of a run is wrong with the question: the daemon's own have been read.
-    return InvalidRequest(str(error)) if isinstance(error, ConfigError) else error

@@ -18,6 +18,7 @@ from ondol.cli.flags import CommandFunction, settings_options
 from ondol.config import Settings
 from ondol.errors import (
     AccessDenied,
+    ConfigError,
     DaemonUnreachable,
     DeviceUnusable,
     DoesNotFit,
@@ -72,6 +73,7 @@ _ERRORS: dict[str | None, Callable[[str], OndolError]] = {
     "model_does_not_fit": DoesNotFit,
     "model_refused": ModelRefused,
     "source_unreachable": SourceUnreachable,
+    "config_error": ConfigError,
     "device_unusable": DeviceUnusable,
     "engine_failed": EngineFailed,
     "rate_limit_exceeded": NotNow,

@@ -10,13 +10,15 @@ import msgspec
 
 from ondol.cli.fit import fit_command
 from ondol.errors import OndolError
+from ondol.model_manager.disk_errors import disk_errors_told
 from ondol.model_manager.sent_error import SentError
 
 
 def main(arguments: list[str]) -> int:
     """Run one command line; its exit code."""
     try:
-        fit_command.main(["--json", *arguments], standalone_mode=False)
+        with disk_errors_told():
+            fit_command.main(["--json", *arguments], standalone_mode=False)
     except OndolError as error:
         sys.stderr.write(msgspec.json.encode(SentError.of(error)).decode() + "\n")
         return error.exit_code

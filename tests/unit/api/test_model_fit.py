@@ -71,7 +71,7 @@ def hub_error(kind):
 @pytest.mark.parametrize(
     ("error", "status", "code"),
     [
-        (ConfigError(SENTENCE), 400, None),
+        (ConfigError(SENTENCE), 500, "config_error"),
         (ModelNotFound("owner/name", ("owner/names",)), 404, "model_not_found"),
         (hub_error(HubTokenMissing), 401, "hub_token_missing"),
         (hub_error(HubTokenInvalid), 401, "hub_token_invalid"),

@@ -5,7 +5,7 @@ import pytest
 from support.fake_hub import REPO, Visitor
 from support.front_door import eventually
 
-from ondol.errors import HubAccessNotGranted, ModelNotFound
+from ondol.errors import ConfigError, HubAccessNotGranted, ModelNotFound
 from ondol.model_manager.fetching import fetch
 from ondol.model_manager.library import Library
 
@@ -75,3 +75,9 @@ async def test_the_library_finds_what_is_here_and_knows_what_would_have_to_be_fe
     assert await library.find("owner/unknown") is None
     with pytest.raises(ModelNotFound):
         await library.find("no-such-model")
+
+
+async def test_a_cache_that_may_not_be_written_to_is_told_as_such(hub, tmp_path):
+    (tmp_path / "hf").write_text("a file where the cache should be")
+    with pytest.raises(ConfigError, match="cannot be used: Not a directory"):
+        await fetch(REPO, tmp_path, is_refresh=False)
