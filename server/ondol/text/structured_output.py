@@ -9,32 +9,18 @@ space between two tokens, so that a model cannot fill its answer with blanks.
 import asyncio
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Sequence
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from ondol.config.grammar_limits import parser_limits
 from ondol.errors import InvalidRequest
-
-JsonSchema = Mapping[str, Any] | bool
+from ondol.text.schema_bounds import MAX_LITERAL_LENGTH, JsonSchema, check_schema
 
 PARAM = "response_format"
 INVALID_SCHEMA = "invalid_json_schema"
 
-# Bounds of one schema. Compiling takes time with the square of an object's properties, a mask with the
-# square of a literal's length; llguidance's own limits would find out late.
 MAX_GRAMMAR_BYTES = 256 * 1024
-MAX_LITERAL_LENGTH = 16 * 1024
-MAX_DEPTH = 64
-MAX_SIZES: Mapping[str, int] = MappingProxyType(
-    {"properties": 1000, "patternProperties": 50, "enum": 10_000, "anyOf": 500, "oneOf": 500, "allOf": 500}
-)
-# llguidance holds bounds of integers in 64 bits, and a range that ends at the least of them runs through its
-# stack: the process is gone.
-UPPER_BOUNDS = frozenset({"const", "enum", "maximum", "exclusiveMaximum"})
-LEAST_UPPER_BOUND = -(2**62)
 MAX_COMPILE_S = 1.0
 # Forced text that a check follows: a grammar may be impossible only after its first few characters.
 MAX_FORCED_STEPS = 64
@@ -58,7 +44,7 @@ def json_schema_grammar(schema: JsonSchema, *, strict: bool, param: str = PARAM)
     try:
         text = json.dumps(schema, ensure_ascii=False, allow_nan=False)
         _check_text(text, param)
-        _check_shape(schema)
+        check_schema(schema)
     except RecursionError as error:
         raise _refused("it is nested without end", param) from error
     except ValueError as error:
@@ -178,68 +164,6 @@ def _check_text(text: str, param: str, max_bytes: int = MAX_GRAMMAR_BYTES) -> No
         raise _refused("it is not valid Unicode: it holds a lone surrogate", param) from error
     if size_bytes > max_bytes:
         raise _refused(f"it has {size_bytes} bytes; at most {max_bytes} are allowed", param)
-
-
-def _check_shape(schema: JsonSchema) -> None:
-    """Raises ValueError with the reason."""
-    if not isinstance(schema, Mapping) and schema is not True:
-        raise ValueError("it allows no value at all" if schema is False else "it is not a JSON object")
-    sizes = dict.fromkeys(MAX_SIZES, 0)
-    for keyword, value, depth in _walk(schema):
-        if depth > MAX_DEPTH:
-            raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
-        if keyword in sizes and isinstance(value, Mapping | list):
-            sizes[keyword] += len(value)
-        _check_literals(keyword, value)
-        if keyword == "$ref" and not str(value).startswith("#"):
-            raise ValueError("'$ref' may only point into the schema itself")
-    for keyword, size in sizes.items():
-        if size > MAX_SIZES[keyword]:
-            raise ValueError(
-                f"it has {size} entries under '{keyword}'; at most {MAX_SIZES[keyword]} are allowed"
-            )
-
-
-def _check_literals(keyword: str, value: Any) -> None:  # noqa: ANN401 - any JSON
-    """Raises ValueError with the reason."""
-    literals = [keyword, *_literals(keyword, value)]
-    if max(map(len, literals)) > MAX_LITERAL_LENGTH:
-        raise ValueError(f"it holds a name, value or pattern longer than {MAX_LITERAL_LENGTH} characters")
-    if keyword in UPPER_BOUNDS and any(number < LEAST_UPPER_BOUND for number in _numbers(value)):
-        raise ValueError(f"it holds a number below {LEAST_UPPER_BOUND}")
-
-
-def _numbers(value: Any) -> Iterator[int | float]:  # noqa: ANN401 - any JSON
-    """All numbers in a value, without recursion."""
-    open_values = [value]
-    while open_values:
-        one = open_values.pop()
-        if isinstance(one, Mapping):
-            open_values.extend(one.values())
-        elif isinstance(one, list):
-            open_values.extend(one)
-        elif isinstance(one, int | float):
-            yield one
-
-
-def _literals(keyword: str, value: Any) -> list[str]:  # noqa: ANN401 - any JSON
-    """What the schema allows word for word, as JSON."""
-    if keyword == "enum" and isinstance(value, list):
-        return [json.dumps(one, ensure_ascii=False) for one in value]
-    return [json.dumps(value, ensure_ascii=False)] if keyword in ("const", "pattern") else []
-
-
-def _walk(schema: JsonSchema) -> Iterator[tuple[str, Any, int]]:
-    """(key, value, depth) of everything in a schema, without recursion."""
-    open_nodes: list[tuple[Any, int]] = [(schema, 0)]
-    while open_nodes:
-        node, depth = open_nodes.pop()
-        if isinstance(node, Mapping):
-            for key, value in node.items():
-                yield key, value, depth
-                open_nodes.append((value, depth + 1))
-        elif isinstance(node, list):
-            open_nodes.extend((value, depth + 1) for value in node)
 
 
 def _refused(reason: str, param: str) -> InvalidRequest:

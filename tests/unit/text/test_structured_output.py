@@ -176,6 +176,8 @@ REFUSED = {
         "patternProperties": {f"^a{index}.*$": {"type": "string"} for index in range(500)},
     },
     "a number that is a multiple of a large prime": {"type": "integer", "multipleOf": 982_451_653},
+    "a multiple that takes minutes": {"type": "integer", "multipleOf": -(2**31)},
+    "multiples that take minutes together": {"allOf": [{"multipleOf": 9.973}, {"multipleOf": 9_967_000}]},
     "an unbalanced pattern": {"type": "string", "pattern": "("},
     "look-ahead": {"type": "string", "pattern": "(?=a)b"},
     "no such type": {"type": "strin"},
@@ -199,6 +201,9 @@ BOUNDED = {
     "a tree": {"type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#"}}}},
     "doubling references": doubling(20, "allOf"),
     "doubling choices": doubling(20, "anyOf"),
+    "multiples of a price": {
+        "properties": {"p": {"type": "number", "multipleOf": 0.01}, "n": {"multipleOf": 12}}
+    },
     "a wide range of integers": {"type": "integer", "minimum": -(2**62), "maximum": 2**63 - 1},
     "a large identifier": {"enum": [1_234_567_890_123_456_789, -1_234_567_890_123_456_789]},
     "a huge string": {"type": "string", "minLength": 10**9, "maxLength": 10**9},
