@@ -71,8 +71,8 @@ def translated(source: HubSource, endpoint: str, timeout_s: float) -> Iterator[N
 
 def translate(error: Exception, source: HubSource, endpoint: str, timeout_s: float) -> OndolError:
     """The error of the Hub's library as ours; raises it again if it is about something else."""
-    # Where the library gives up on finding a local copy, the Hub's own answer is the cause.
-    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
+    # Where the library gives up on finding a local copy, the cause is the Hub's answer, or the lack of one.
+    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, httpx2.HTTPError):
         error = error.__cause__
     if isinstance(error, HfHubHTTPError):
         return refusal(error, source, endpoint)

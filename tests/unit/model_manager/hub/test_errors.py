@@ -1,6 +1,6 @@
 import httpx2
 import pytest
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import hf_raise_for_status
 from support.fake_hub import REPO, Visitor
 
@@ -126,6 +126,26 @@ def test_offline_mode_is_named_as_the_reason():
     error = translate(OfflineModeIsEnabled("offline"), SOURCE, ENDPOINT, 5)
     assert type(error) is SourceUnreachable
     assert str(error).startswith("HF_HUB_OFFLINE is set")
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [
+        (
+            httpx2.ConnectError("[Errno 111] Connection refused"),
+            "reached: [Errno 111] Connection refused. Check",
+        ),
+        (httpx2.ReadTimeout("slow"), "no answer within 5 s"),
+    ],
+)
+def test_a_connection_that_failed_is_told_in_its_own_words(cause, words):
+    given_up = LocalEntryNotFoundError(
+        f"Got: {type(cause).__name__}: {cause}\nAn error happened while trying"
+    )
+    given_up.__cause__ = cause
+    error = translate(given_up, SOURCE, ENDPOINT, 5)
+    assert type(error) is SourceUnreachable
+    assert words in str(error)
 
 
 def test_what_is_not_the_hubs_is_raised_as_it_is():
