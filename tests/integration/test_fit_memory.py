@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,19 +32,22 @@ def anonymous_bytes(process_id: int) -> int:
     raise AssertionError("this kernel does not tell RssAnon")
 
 
-async def peak_while_serving(folder: Path, context: int, kv_cache_bytes: int, quantization: str) -> int:
-    """The largest anonymous memory of an engine process that answers `NUM_REQUESTS` at full length."""
-    client = await EngineClient.spawn()
-    config = EngineConfig(
+def config_of(folder: Path, context: int, kv_cache_bytes: int, **settings: Any) -> EngineConfig:
+    return EngineConfig(
         model_path=str(folder),
         device="cpu",
-        quantization=QuantizationConfig(method=quantization),
         max_model_len=context,
         max_num_seqs=NUM_REQUESTS,
         max_num_batched_tokens=MAX_TOKENS["cpu"],
         kv_cache_bytes=kv_cache_bytes,
         enable_prefix_caching=False,
+        **settings,
     )
+
+
+async def peak_while_serving(config: EngineConfig) -> int:
+    """The largest anonymous memory of an engine process that answers `NUM_REQUESTS` at full length."""
+    client = await EngineClient.spawn()
     await client.load(config, max_queue_size=NUM_REQUESTS)
     peak_bytes = 0
 
@@ -54,7 +58,7 @@ async def peak_while_serving(folder: Path, context: int, kv_cache_bytes: int, qu
             await asyncio.sleep(POLL_INTERVAL_S)
 
     async def ask(number: int) -> None:
-        num_prompt_tokens = context - NUM_ANSWER_TOKENS
+        num_prompt_tokens = config.max_model_len - NUM_ANSWER_TOKENS
         prompt_ids = [3 + (7 * number + index) % 250 for index in range(num_prompt_tokens)]
         params = SamplingParams(max_tokens=NUM_ANSWER_TOKENS, temperature=0.0, ignore_eos=True)
         async for _ in client.generate(prompt_ids, params):
@@ -73,18 +77,23 @@ async def peak_while_serving(folder: Path, context: int, kv_cache_bytes: int, qu
 def empty_engine_bytes(tmp_path_factory):
     """An engine whose model is next to nothing: what its libraries and threads take."""
     folder = save_checkpoint(tmp_path_factory.mktemp("empty") / "tiny", "llama")
-    return asyncio.run(peak_while_serving(folder, 64, 4 * 64 * 768, "none"))
+    return asyncio.run(peak_while_serving(config_of(folder, 64, 4 * 64 * 768)))
 
 
-@pytest.mark.parametrize(("form", "quantization"), [("fp32", "none"), ("int8", "int8"), ("nf4", "nf4")])
+@pytest.mark.parametrize(
+    ("form", "quantization", "deterministic"),
+    [("fp32", "none", False), ("int8", "int8", False), ("nf4", "nf4", False), ("fp32", "none", True)],
+    ids=["fp32", "int8", "nf4", "deterministic"],
+)
 def test_all_in_all_fit_is_within_a_tenth_of_the_starter_in_memory(
-    starter_folder, empty_engine_bytes, tmp_path, form, quantization
+    starter_folder, empty_engine_bytes, tmp_path, form, quantization, deterministic
 ):
     """Slow: starts engine processes and has the starter read two thousand tokens in each form."""
     with open_outline(str(starter_folder), tmp_path) as outline:
-        question = Question(context=CONTEXT, concurrency=NUM_REQUESTS)
+        question = Question(context=CONTEXT, concurrency=NUM_REQUESTS, is_deterministic=deterministic)
         report = measure_fit(outline, this_machine(torch.device("cpu")), question)
     (said,) = [fit for fit in report.forms if fit.form == form]
-    peak_bytes = asyncio.run(peak_while_serving(starter_folder, CONTEXT, said.kv_cache_bytes, quantization))
-    measured_bytes = peak_bytes - empty_engine_bytes
+    settings = {"quantization": QuantizationConfig(method=quantization), "deterministic": deterministic}
+    config = config_of(starter_folder, CONTEXT, said.kv_cache_bytes, **settings)
+    measured_bytes = asyncio.run(peak_while_serving(config)) - empty_engine_bytes
     assert said.total_bytes == pytest.approx(measured_bytes, rel=0.1)
