@@ -1,32 +1,35 @@
 """What a grammar in the batch costs those who have none.
 
-Plain streams run beside companions that come in short turns: plain ones, ones that write JSON by a schema,
-and so on. Companions compute the same number of tokens in both, so that the difference is the grammar's:
-its masks and its matchers. Neighbouring turns share the noise of the machine, and turns of four (plain,
-JSON, JSON, plain) also a context that grows; each such round gives one slowdown, and the rounds their
-median with the interval that 95 % of resampled medians fall into. Besides the time of a step its processor
-time is compared, which other programs disturb less. Linux only. Prints rounds on stderr and one JSON object
-as the last line on stdout; the target is a slowdown of at most 5 %.
+Plain requests and some that write JSON by a schema decode together, in one engine in this process. Turns of
+a few steps with the grammars alternate with turns in which the same requests are left without: the batch,
+the contexts and the model's work stay the same, so that the difference is the grammars': their masks and
+their matchers. A pair of neighbouring turns, in random order, shares the noise of the machine; what is told
+is the median over pairs, with the interval that 95 % of resampled medians fall into. Besides the time of a
+step its processor time is compared, which other programs disturb less. Compilation is left out: it is in
+threads, a millisecond a request. Prints progress on stderr and one JSON object as the last line on stdout;
+the target is a slowdown of at most 5 %.
 """
 
-import asyncio
 import json
+import os
 import random
+import socket
 import statistics
 import sys
 import time
-from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
 from ondol.bench.ceiling import read_config
 from ondol.bench.provenance import load_average, model_record, provenance
-from ondol.engine.client import EngineClient
-from ondol.engine.messages import EngineConfig
+from ondol.engine.channel import Channel
+from ondol.engine.core import EngineCore
+from ondol.engine.messages import AddRequest, EngineConfig
+from ondol.engine.request import Request
 from ondol.engine.sampling_params import SamplingParams
 from ondol.errors import OndolError
 from ondol.text.structured_output import json_schema_grammar
@@ -35,9 +38,13 @@ from ondol.text.tokenizer import TextTokenizer
 TARGET_SLOWDOWN = 0.05
 KV_CACHE_BYTES = 512 * 2**20
 NUM_PROMPT_TOKENS, MAX_MODEL_LEN = 64, 1024
-MIN_ROUNDS = 3
-NUM_RESAMPLES = 10_000
-# Longer than any turn, so that a companion writes as many tokens as a plain one.
+MIN_PAIRS, NUM_RESAMPLES = 3, 2_000
+# Requests begin anew after so many tokens, for contexts of the length of short answers.
+ANSWER_TOKENS = 256
+# Steps overlap within a turn, and not from one turn to the next.
+STEPS_WITH_OVERLAP, STEPS_WITHOUT = 16, 1
+PROGRESS_INTERVAL_S = 10
+# Longer than any answer here: a grammar that ended would end its request.
 SCHEMA = {
     "type": "array",
     "minItems": 10_000,
@@ -56,106 +63,123 @@ SCHEMA = {
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What a step of all streams took, on average over turns.
-
-    Attributes:
-        wall_s: time between two tokens of a plain stream.
-        processor_s: of all threads of the engine.
-    """
+class Turn:
+    """What a step took, on average over a turn."""
 
     wall_s: float
     processor_s: float
 
 
-class Stream:
-    """One request, and when its tokens came."""
-
-    def __init__(self, engine: EngineClient, prompt_ids: list[int], params: SamplingParams) -> None:
-        self._engine = engine
-        self._prompt_ids = prompt_ids
-        self._params = params
-        self.arrivals_s: list[float] = []
-        self.has_begun = asyncio.Event()
-
-    async def run(self) -> None:
-        """Read it to its end."""
-        async with aclosing(self._engine.generate(self._prompt_ids, self._params)) as outputs:
-            async for output in outputs:
-                self.arrivals_s += [time.perf_counter()] * len(output.token_ids)
-                self.has_begun.set()
-        assert len(self.arrivals_s) == self._params.max_tokens, "both kinds of companion do the same work"
-
-
 class Comparison:
-    """Turns of plain streams beside either kind of companion, on one engine."""
+    """Turns with and without grammars.
 
-    def __init__(self, engine: EngineClient, vocab_size: int, flags: dict[str, Any]) -> None:
-        self._engine = engine
+    Args:
+        core: an engine without requests.
+        vocab_size: of its model.
+        flags: the command's options.
+    """
+
+    def __init__(self, core: EngineCore, vocab_size: int, flags: dict[str, Any]) -> None:
+        self._core = core
+        self._overlaps = core.overlaps
         self._vocab_size = vocab_size
         self._num_plain: int = flags["num_plain"]
-        self._num_companions: int = flags["num_constrained"]
-        max_tokens = MAX_MODEL_LEN - NUM_PROMPT_TOKENS
-        self._plain = SamplingParams(max_tokens=max_tokens, temperature=0.0, ignore_eos=True)
-        self._companion = msgspec.structs.replace(self._plain, max_tokens=flags["turn_tokens"])
-        grammar = json_schema_grammar(SCHEMA, strict=True)
-        self._constrained = msgspec.structs.replace(self._companion, grammar=grammar)
+        self._num_constrained: int = flags["num_constrained"]
+        self._num_steps: int = flags["turn_steps"] or (STEPS_WITH_OVERLAP if core.overlaps else STEPS_WITHOUT)
+        self._draw = random.Random(flags["seed"])
+        self._grammar = json_schema_grammar(SCHEMA, strict=True)
 
-    async def warm_up(self) -> None:
-        """Has the engine read its tokenizer, which the first grammar waits for."""
-        await self._stream("warm-up", self._constrained).run()
+    def pairs(self) -> Iterator[dict[bool, Turn]]:
+        """Pairs of turns, by whether grammars were used, until the requests' answers are long enough."""
+        requests = self._begin()
+        constrained = [request for request in requests if request.matcher is not None]
+        matchers = [request.matcher for request in constrained]
+        while requests[0].num_output_tokens < ANSWER_TOKENS:
+            turns = {}
+            for uses_grammars in self._draw.sample((True, False), k=2):
+                for request, matcher in zip(constrained, matchers, strict=True):
+                    request.matcher = matcher if uses_grammars else None
+                turns[uses_grammars] = self._turn()
+            yield turns
+        for request in requests:
+            self._core.abort(request.request_id)
 
-    async def round(self, key: str, turns: tuple[bool, ...]) -> dict[bool, Step]:
-        """What a step took beside either kind of companion; `turns` says which are constrained."""
-        found: dict[bool, list[Step]] = {False: [], True: []}
-        async with asyncio.TaskGroup() as group:
-            plain = [self._stream(f"{key}/plain {index}", self._plain) for index in range(self._num_plain)]
-            tasks = [group.create_task(stream.run()) for stream in plain]
-            await asyncio.gather(*(stream.has_begun.wait() for stream in plain))
-            for number, is_constrained in enumerate(turns):
-                found[is_constrained].append(await self._turn(f"{key}/{number}", plain, is_constrained))
-            assert not any(task.done() for task in tasks), "plain streams outlast their companions"
-            for task in tasks:
-                task.cancel()
-        return {kind: _mean(steps) for kind, steps in found.items()}
+    def _begin(self) -> list[Request]:
+        """Requests that all decode, with nothing in flight."""
+        for index in range(self._num_plain + self._num_constrained):
+            params = SamplingParams(
+                max_tokens=MAX_MODEL_LEN - NUM_PROMPT_TOKENS,
+                temperature=0.0,
+                ignore_eos=True,
+                grammar=self._grammar if index >= self._num_plain else None,
+            )
+            prompt_ids = self._draw.choices(range(self._vocab_size), k=NUM_PROMPT_TOKENS)
+            self._core.add(AddRequest(request_id=str(index), prompt_ids=prompt_ids, params=params))
+        self._core.overlaps = False
+        running = self._core._scheduler.running
+        while self._core.is_compiling or any(request.num_uncomputed_tokens > 1 for request in running):
+            self._step()
+        # The first steps after a prefill fill caches that the later ones find.
+        self._turn()
+        return list(running)
 
-    async def _turn(self, key: str, plain: list[Stream], is_constrained: bool) -> Step:
-        """From the moment when all companions decode until the first of them ends."""
-        params = self._constrained if is_constrained else self._companion
-        streams = [self._stream(f"{key}/{index}", params) for index in range(self._num_companions)]
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(stream.run()) for stream in streams]
-            await asyncio.gather(*(stream.has_begun.wait() for stream in streams))
-            first = [len(stream.arrivals_s) - 1 for stream in plain]
-            before_s = self._processor_s()
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            processor_s = self._processor_s() - before_s
-            last = [len(stream.arrivals_s) - 1 for stream in plain]
-        num_steps = statistics.median(map(int.__sub__, last, first))
-        wall_s = statistics.median(
-            (stream.arrivals_s[end] - stream.arrivals_s[begin]) / (end - begin)
-            for stream, begin, end in zip(plain, first, last, strict=True)
-        )
-        return Step(wall_s, processor_s / num_steps)
+    def _turn(self) -> Turn:
+        """Steps that are launched ahead where the engine does so; the last one leaves nothing in flight."""
+        started_s, processor_s = time.perf_counter(), time.process_time()
+        for left in reversed(range(self._num_steps)):
+            self._core.overlaps = self._overlaps and left > 0
+            self._step()
+        wall_s = time.perf_counter() - started_s
+        return Turn(wall_s / self._num_steps, (time.process_time() - processor_s) / self._num_steps)
 
-    def _stream(self, key: str, params: SamplingParams) -> Stream:
-        prompt_ids = random.Random(key).choices(range(self._vocab_size), k=NUM_PROMPT_TOKENS)
-        return Stream(self._engine, prompt_ids, params)
-
-    def _processor_s(self) -> float:
-        """Of the engine's threads so far; Linux counts them in nanoseconds (Documentation/scheduler)."""
-        tasks = Path(f"/proc/{self._engine.process_id}/task").glob("*/schedstat")
-        return sum(int(task.read_text(encoding="utf-8").split()[0]) for task in tasks) / 1e9
+    def _step(self) -> None:
+        for output in self._core.step():
+            assert output.finish_reason is None, f"a request ended: {output.error or output.finish_reason}"
 
 
-def _mean(steps: list[Step]) -> Step:
-    return Step(
-        statistics.fmean(step.wall_s for step in steps), statistics.fmean(step.processor_s for step in steps)
+def load(folder: Path, flags: dict[str, Any]) -> EngineCore:
+    """The engine as its own process would build it."""
+    # As there, and for the same reason; torch must not have been imported before.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch  # noqa: PLC0415 - see above
+
+    from ondol.engine import worker  # noqa: PLC0415 - likewise
+
+    if flags["threads"] is not None:
+        torch.set_num_threads(flags["threads"])
+    config = EngineConfig(
+        model_path=str(folder),
+        device=flags["device"],
+        max_num_batched_tokens=512,
+        kv_cache_bytes=KV_CACHE_BYTES,
+        max_model_len=MAX_MODEL_LEN,
+        end_token_ids=TextTokenizer.load(folder).end_token_ids,
     )
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        core, _ = worker.load_core(config, Channel(theirs))
+    return core
+
+
+def measure(folder: Path, flags: dict[str, Any]) -> list[dict[bool, Turn]]:
+    """As many pairs of turns as there is time for."""
+    comparison = Comparison(load(folder, flags), int(read_config(folder)["vocab_size"]), flags)
+    started_s = told_s = time.monotonic()
+    found: list[dict[bool, Turn]] = []
+    while True:
+        for pair in comparison.pairs():
+            found.append(pair)
+            now_s = time.monotonic()
+            is_over = len(found) >= MIN_PAIRS and now_s - started_s >= flags["seconds"]
+            if is_over or now_s - told_s >= PROGRESS_INTERVAL_S:
+                told_s = now_s
+                click.echo(f"{now_s - started_s:.0f} s: {len(found)} pairs, {_told(found)}", err=True)
+            if is_over:
+                return found
 
 
 def summary_of(slowdowns: list[float]) -> dict[str, float]:
-    """The median, and the interval of 95 % of the medians of rounds drawn anew from these (bootstrap)."""
+    """The median, and the interval of 95 % of the medians of pairs drawn anew from these (bootstrap)."""
     draw = random.Random(0)
     medians = sorted(
         statistics.median(draw.choices(slowdowns, k=len(slowdowns))) for _ in range(NUM_RESAMPLES)
@@ -164,89 +188,55 @@ def summary_of(slowdowns: list[float]) -> dict[str, float]:
     return {"median": statistics.median(slowdowns), "lowest": lowest, "highest": highest}
 
 
-async def compare(folder: Path, flags: dict[str, Any]) -> list[dict[str, Any]]:
-    """One entry per round; begins none that would probably end after the time that there is."""
-    config = EngineConfig(
-        model_path=str(folder),
-        device=flags["device"],
-        max_num_batched_tokens=512,
-        kv_cache_bytes=KV_CACHE_BYTES,
-        max_model_len=MAX_MODEL_LEN,
-        end_token_ids=TextTokenizer.load(folder).end_token_ids,
-        num_threads=flags["threads"],
-    )
-    engine = await EngineClient.start(config, max_queue_size=0)
-    try:
-        comparison = Comparison(engine, int(read_config(folder)["vocab_size"]), flags)
-        await comparison.warm_up()
-        rounds: list[dict[str, Any]] = []
-        started = time.monotonic()
-        longest_s = 0.0
-        while len(rounds) < MIN_ROUNDS or time.monotonic() - started + longest_s < flags["seconds"]:
-            begun = time.monotonic()
-            turns = (True, False, False, True) if len(rounds) % 2 else (False, True, True, False)
-            steps = await comparison.round(f"{flags['seed']}/{len(rounds)}", turns)
-            longest_s = max(longest_s, time.monotonic() - begun)
-            rounds.append(_entry(steps[False], steps[True]))
-            _say(len(rounds), rounds[-1], time.monotonic() - started)
-        return rounds
-    finally:
-        await engine.close()
-
-
-def _entry(plain: Step, constrained: Step) -> dict[str, Any]:
+def summaries_of(pairs: list[dict[bool, Turn]]) -> dict[str, dict[str, float]]:
+    """Of a step's time and of its processor time."""
     return {
-        "beside_plain": asdict(plain),
-        "beside_constrained": asdict(constrained),
-        "slowdown": constrained.wall_s / plain.wall_s - 1,
-        "processor_slowdown": constrained.processor_s / plain.processor_s - 1,
+        "slowdown": summary_of([pair[True].wall_s / pair[False].wall_s - 1 for pair in pairs]),
+        "processor_slowdown": summary_of(
+            [pair[True].processor_s / pair[False].processor_s - 1 for pair in pairs]
+        ),
     }
 
 
-def _say(number: int, entry: dict[str, Any], elapsed_s: float) -> None:
-    plain, constrained = entry["beside_plain"], entry["beside_constrained"]
-    columns = (
-        f"{name} {1e3 * plain[key]:.1f} ms beside plain companions, {1e3 * constrained[key]:.1f} beside "
-        f"constrained ones ({entry[slowdown]:+.1%})"
-        for name, key, slowdown in (
-            ("a step", "wall_s", "slowdown"),
-            ("its processor time", "processor_s", "processor_slowdown"),
-        )
+def _told(pairs: list[dict[bool, Turn]]) -> str:
+    return "; ".join(
+        f"{name} {found['median']:+.2%} ({found['lowest']:+.2%} to {found['highest']:+.2%})"
+        for name, found in summaries_of(pairs).items()
     )
-    click.echo(f"round {number}, {elapsed_s:.0f} s: " + "; ".join(columns), err=True)
 
 
 @click.command()
 @click.option("--model-folder", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(1))
-@click.option("--num-plain", type=click.IntRange(1), default=12, show_default=True)
+@click.option("--num-plain", type=click.IntRange(0), default=12, show_default=True)
 @click.option("--num-constrained", type=click.IntRange(1), default=4, show_default=True)
-@click.option("--turn-tokens", type=click.IntRange(3, 128), default=16, show_default=True)
-@click.option("--seconds", type=click.FloatRange(0), default=300.0, show_default=True)
+@click.option(
+    "--turn-steps",
+    type=click.IntRange(1, 64),
+    help=f"Steps of a turn.  [default: {STEPS_WITHOUT}, or {STEPS_WITH_OVERLAP} where steps overlap]",
+)
+@click.option("--seconds", type=click.FloatRange(0), default=240.0, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 def main(model_folder: Path, **flags: Any) -> None:  # noqa: ANN401 - click hands over what the options say
     """Measure how much grammars slow down the streams beside them."""
     origin = provenance(("torch", "llguidance"))
-    rounds = asyncio.run(compare(model_folder, flags))
-    summaries = {
-        name: summary_of([entry[name] for entry in rounds]) for name in ("slowdown", "processor_slowdown")
+    pairs = measure(model_folder, flags)
+    steps_ms = {
+        name: 1e3 * statistics.median(pair[uses_grammars].wall_s for pair in pairs)
+        for name, uses_grammars in (("with_grammars", True), ("without", False))
     }
     report = {
         **origin,
         "model_record": model_record(model_folder),
         "settings": flags,
-        "rounds": rounds,
-        **summaries,
+        "num_pairs": len(pairs),
+        "median_step_ms": steps_ms,
+        **summaries_of(pairs),
         "target": TARGET_SLOWDOWN,
         "load_average_after": load_average(),
     }
-    for name, found in summaries.items():
-        click.echo(
-            f"{name}: median {found['median']:+.1%}, 95 % interval {found['lowest']:+.1%} to "
-            f"{found['highest']:+.1%}; at most {TARGET_SLOWDOWN:.0%} wanted",
-            err=True,
-        )
+    click.echo(f"at most {TARGET_SLOWDOWN:.0%} wanted", err=True)
     click.echo(json.dumps(report, ensure_ascii=False))
 
 
