@@ -5,7 +5,7 @@ import socket
 import pytest
 from playwright.sync_api import expect
 from support.chat_page import ENDLESS_LETTERS, ChatPage
-from support.daemon import IDLE, Daemon, poll
+from support.daemon import IDLE, START_TIMEOUT_S, Daemon, poll
 from support.keyboard import Keyboard
 
 
@@ -49,6 +49,7 @@ def test_a_stopped_answer_is_aborted_in_the_daemon(starter_daemon, chat):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3 * START_TIMEOUT_S)
 def test_an_answer_goes_on_when_a_killed_daemon_is_back(starter_folder, open_page):
     """Slow: it starts two daemons with the starter model."""
     with socket.create_server(("127.0.0.1", 0)) as probe:

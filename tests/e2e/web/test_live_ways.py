@@ -10,10 +10,11 @@ import sys
 import pytest
 from playwright.sync_api import expect
 from support.chat_page import ENDLESS_LETTERS, ChatPage
-from support.daemon import IDLE, Daemon, clean_environment, poll
+from support.daemon import IDLE, START_TIMEOUT_S, Daemon, clean_environment, poll
 from support.served_models import save_served_model
 
-pytestmark = pytest.mark.slow
+# A daemon and a second engine, each of which may take as long as a start may.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * START_TIMEOUT_S)]
 
 KEY = "sk-ondol-browser-test"
 
