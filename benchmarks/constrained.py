@@ -119,6 +119,9 @@ class Comparison:
         running = self._core._scheduler.running
         while self._core.is_compiling or any(request.num_uncomputed_tokens > 1 for request in running):
             self._step()
+        for request in running:
+            # Left without its grammar for a turn, a request may choose an end token.
+            request.end_token_ids = frozenset()
         # The first steps after a prefill fill caches that the later ones find.
         self._turn()
         return list(running)
