@@ -37,6 +37,7 @@ const BY_CODE = {
   no_chat_template: { key: "error.no_chat_template", remedies: ["retry"] },
   rate_limit_exceeded: { key: "error.rate_limit_exceeded", remedies: ["retry"] },
   load_stopped: { key: "error.load_stopped", remedies: ["retry"] },
+  model_unloading: { key: "error.model_unloading", remedies: ["retry"] },
   source_unreachable: { key: "error.source_unreachable", remedies: ["retry"] },
   device_unusable: { key: "error.device_unusable", remedies: ["retry"] },
   engine_failed: { key: "error.engine_failed", remedies: ["continue"] },

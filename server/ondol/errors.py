@@ -220,10 +220,13 @@ class PromptTooLong(InvalidRequest):
     ) -> None:
         self.num_tokens = num_tokens
         self.max_tokens = max_tokens
-        asked = f" and asks for {num_completion_tokens} more" if num_completion_tokens else ""
+        asked, advice = "", "Shorten the prompt."
+        if num_completion_tokens:
+            asked = f" and asks for {num_completion_tokens} more"
+            advice = "Shorten the prompt or lower max_tokens."
         super().__init__(
             f"This model's maximum context length is {max_tokens} tokens. However, the prompt has "
-            f"{num_tokens} tokens{asked}. Shorten the prompt or lower max_tokens.",
+            f"{num_tokens} tokens{asked}. {advice}",
             param=param,
             code="context_length_exceeded",
         )

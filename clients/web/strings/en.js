@@ -123,6 +123,7 @@ export default Object.freeze({
   "error.no_chat_template": "“{model}” is not trained to chat. Choose a model with Instruct or Chat in its name.",
   "error.rate_limit_exceeded": "This API key's allowance is used up. Try again in {seconds} seconds.",
   "error.load_stopped": "Loading “{model}” was cancelled. Trying again starts over.",
+  "error.model_unloading": "“{model}” is being unloaded. Load it again or choose another one above, then try again.",
   "error.source_unreachable": "The place that the model is downloaded from cannot be reached. Check the server's network. ({said})",
   "error.device_unusable": "The server's GPU cannot be used. Tell whoever runs the server. ({said})",
   "error.engine_failed": "The program that runs the model has ended. Try again, and the server starts it anew.",

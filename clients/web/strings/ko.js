@@ -123,6 +123,7 @@ export default Object.freeze({
   "error.no_chat_template": "‘{model}’은(는) 대화용으로 훈련된 모델이 아니에요. 이름에 Instruct나 Chat이 있는 모델을 골라 주세요.",
   "error.rate_limit_exceeded": "이 API 키로 쓸 수 있는 양을 다 썼어요. {seconds}초 뒤에 다시 시도해 주세요.",
   "error.load_stopped": "‘{model}’ 모델 올리기가 취소됐어요. 다시 시도하면 처음부터 올려요.",
+  "error.model_unloading": "‘{model}’ 모델을 내리는 중이에요. 위에서 다시 올리거나 다른 모델을 고른 다음 다시 시도해 주세요.",
   "error.source_unreachable": "모델을 내려받는 곳에 연결할 수 없어요. 서버의 인터넷 연결을 확인해 주세요. ({said})",
   "error.device_unusable": "서버의 GPU를 쓸 수 없어요. 서버 관리자에게 알려 주세요. ({said})",
   "error.engine_failed": "모델을 돌리던 프로그램이 멈췄어요. 다시 시도하면 서버가 새로 띄워요.",

@@ -28,8 +28,6 @@ MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
         ".js": "text/javascript; charset=utf-8",
         ".css": "text/css; charset=utf-8",
         ".svg": "image/svg+xml",
-        ".png": "image/png",
-        ".webmanifest": "application/manifest+json",
     }
 )
 # Tools of the page's set-up lie in the same folder of a checkout.
