@@ -168,29 +168,21 @@ def test_a_request_is_preempted_only_when_its_tokens_are_known():
     }
 
 
-def test_a_launch_that_fails_costs_nobody_the_tokens_of_the_step_before():
+@pytest.mark.parametrize(
+    ("failing_beat", "reason"),
+    [("failing_launch", "kernel launch failed"), ("failing_sampling", "out of memory")],
+)
+def test_a_step_that_fails_costs_nobody_the_tokens_of_the_step_before(failing_beat, reason):
     runner = FaultyRunner()
     core = make_core(runner)
     add(core, "r", max_tokens=9)
-    runner.failing_launch = 3
+    setattr(runner, failing_beat, 3)
     outputs = finish(core)["r"]
     assert tokens_of(outputs) == expected_tokens(PROMPT, 3)
     assert (outputs[-1].finish_reason, outputs[-1].first_index) == ("error", 3)
-    assert "kernel launch failed" in outputs[-1].error
+    assert reason in outputs[-1].error
     assert core.stats().num_used_blocks == 0
-
-
-def test_sampling_that_fails_costs_nobody_the_tokens_of_the_step_before():
-    runner = FaultyRunner()
-    core = make_core(runner)
-    add(core, "r", max_tokens=9)
-    runner.failing_sampling = 3
-    outputs = finish(core)["r"]
-    assert tokens_of(outputs) == expected_tokens(PROMPT, 3)
-    assert (outputs[-1].finish_reason, outputs[-1].first_index) == ("error", 3)
-    assert "out of memory" in outputs[-1].error
-    assert core.stats().num_used_blocks == 0
-    runner.failing_sampling = None
+    setattr(runner, failing_beat, None)
     add(core, "next", prompt=[5, 6], max_tokens=3)
     assert tokens_of(finish(core)["next"]) == expected_tokens([5, 6], 3)
 
